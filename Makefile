@@ -1,0 +1,42 @@
+# install, demo, test, bench: the four verbs. Everything runs in .venv; nothing else is touched.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+export HF_HUB_OFFLINE = 1
+export MLFLOW_DISABLE_TELEMETRY = true
+export DO_NOT_TRACK = true
+
+.PHONY: install base demo curve test lint bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[base,dev]" -c constraints.txt
+	touch $(STAMP)
+
+# The base model of the repository's own catalog: downloaded once, converted here, digest checked.
+base: $(STAMP)
+	$(BIN)/python scripts/make_base.py
+
+demo: base
+	$(BIN)/registry sync
+	$(BIN)/registry status
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# With the base model where it can be had; the tests that need it skip without.
+test: lint
+	-$(BIN)/python scripts/make_base.py
+	$(BIN)/registry validate
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+bench: base
+	$(BIN)/python benchmarks/commands.py
+
+clean:
+	rm -rf .venv .registry .mypy_cache .ruff_cache .pytest_cache

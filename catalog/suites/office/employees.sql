@@ -1,0 +1,19 @@
+CREATE TABLE employees (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  department TEXT NOT NULL,
+  city TEXT NOT NULL,
+  salary INTEGER NOT NULL,
+  hired INTEGER NOT NULL
+);
+INSERT INTO employees (id, name, department, city, salary, hired) VALUES
+  (1, 'Nina Falk', 'Finance', 'Oslo', 5200, 2012),
+  (2, 'Hugo Brandt', 'Legal', 'Lima', 6400, 2008),
+  (3, 'Clara Weiss', 'Finance', 'Lima', 4800, 2017),
+  (4, 'Igor Novak', 'Logistics', 'Oslo', 3100, 2021),
+  (5, 'Rita Gomez', 'Legal', 'Oslo', 5900, 2015),
+  (6, 'Sam Porter', 'Logistics', 'Cairo', 2900, 2018),
+  (7, 'Yuki Mori', 'Research', 'Cairo', 6700, 2010),
+  (8, 'Eva Lind', 'Research', 'Oslo', 4400, 2023),
+  (9, 'Max Keller', 'Finance', 'Cairo', 3700, 2019),
+  (10, 'Amir Said', 'Logistics', 'Lima', 3500, 2016);

@@ -1,0 +1,20 @@
+"""The numerics of the merge registry: a build request in, an artifact and a report out.
+
+Knows no Git, no YAML, no DVC, no MLflow and no HTTP. `python -m merger --help` tells how to use it
+alone. The way of a request, top to bottom:
+
+    __main__      work orders in, events out; the only module that knows who called
+    request       the request as frozen values, checked against the methods' schemas
+    engine        the one loop: for each tensor deltas, method, base + delta, write
+    adapter       LoRA files as a task vector
+    checkpoint    model folders read piece by piece; a model as a task vector
+    task_vector   what every operand gives: one delta per tensor
+    methods/      pure functions on tensors, one file per family
+    sparsify      trim: exactly so many of the largest magnitudes
+    rounding      base + delta, one rounding
+    blocks        the fixed cut of a tensor that makes results independent of threads
+    writer        sharded output of a layout known beforehand, hashed while writing
+    statistics    norms, cosines, sign conflict from the same pass
+    card          README.md and recipe.json
+    evaluate/     suites and metrics
+"""

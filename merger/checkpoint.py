@@ -1,0 +1,234 @@
+"""The tensors of a model folder, read a piece at a time, and a model as a task vector.
+
+Plain reads at the offsets that the headers give: no memory map, whose pages would count as ours.
+Knows no method.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from merger.blocks import Block
+from merger.errors import InputError
+from schemas.header import FLOATS, ITEM_BYTES, HeaderError, TensorInfo, read_header
+from schemas.model import ModelError, read_model
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class TensorFile:
+    """An open safetensors file; may be read by several threads at once."""
+
+    __slots__ = ("_descriptor", "path", "tensors")
+
+    def __init__(self, path: Path) -> None:
+        """Read the header and keep the file open.
+
+        Raises HeaderError when the file breaks a rule.
+        """
+        self.path = path
+        self.tensors: Mapping[str, TensorInfo] = read_header(path)
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def read(self, name: str) -> torch.Tensor:
+        """Return a whole tensor in its shape and stored dtype (a float dtype)."""
+        info = self.tensors[name]
+        flat = self.read_flat(name, 0, info.elements)
+        return flat.reshape(info.shape)
+
+    def read_flat(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return elements [start, stop) in the stored dtype, flat, in memory of their own."""
+        dtype = self.tensors[name].dtype
+        return self.read_raw(name, start, stop).view(DTYPES[dtype])
+
+    def read_raw(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return the bytes of elements [start, stop) as uint8; also of an integer tensor."""
+        info = self.tensors[name]
+        size = ITEM_BYTES[info.dtype]
+        raw = torch.empty((stop - start) * size, dtype=torch.uint8)
+        self._fill(raw.numpy().data, info.start + start * size)
+        return raw
+
+    def _fill(self, view: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(view):
+            count = os.preadv(self._descriptor, [view[done:]], offset + done)
+            if count == 0:
+                msg = f"{self.path.name}: expected {len(view) - done} more bytes, found none"
+                raise InputError(msg)
+            done += count
+
+
+class Checkpoint:
+    """An open model folder, single file or shards: its tensors by name."""
+
+    __slots__ = ("_files", "_where", "config", "folder", "label", "tensors")
+
+    def __init__(self, folder: Path, label: str) -> None:
+        """Open the model; `label` names it in errors.
+
+        Raises InputError when it is not a model that we accept.
+        """
+        self.folder = folder
+        self.label = label
+        try:
+            header = read_model(folder)
+        except (ModelError, HeaderError) as error:
+            raise InputError(str(error), term=label) from error
+        self.config: Mapping[str, Any] = header.config
+        self.tensors = {name: located.info for name, located in header.tensors.items()}
+        self._where = {name: located.file for name, located in header.tensors.items()}
+        files = sorted(set(self._where.values()))
+        self._files = {file: TensorFile(folder / file) for file in files}
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self._files.values():
+            file.close()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all tensors."""
+        return frozenset(self.tensors)
+
+    def is_float(self, name: str) -> bool:
+        """Return whether a tensor holds numbers that can be merged."""
+        return self.tensors[name].dtype in FLOATS
+
+    def read_block(self, name: str, block: Block) -> torch.Tensor:
+        """Return the elements of a block in the stored dtype, flat."""
+        return self._files[self._where[name]].read_flat(name, block.start, block.stop)
+
+    def read_raw(self, name: str) -> torch.Tensor:
+        """Return all bytes of a tensor as uint8."""
+        return self._files[self._where[name]].read_raw(name, 0, self.tensors[name].elements)
+
+
+class ModelDelta:
+    """The delta θ - base of one tensor of a model."""
+
+    __slots__ = ("_base", "_compute", "_device", "_model", "_name")
+
+    def __init__(
+        self,
+        model: Checkpoint,
+        base: Checkpoint,
+        name: str,
+        compute: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._model = model
+        self._base = base
+        self._name = name
+        self._compute = compute
+        self._device = device
+
+    def block(self, block: Block) -> torch.Tensor:
+        """Return θ - base of a block, flat, in the compute dtype on the device."""
+        model = self._model.read_block(self._name, block).to(self._device, self._compute)
+        base = self._base.read_block(self._name, block).to(self._device, self._compute)
+        return model - base
+
+
+class ModelTaskVector:
+    """A checkpoint or a published merge as a task vector: its tensors minus the base's."""
+
+    __slots__ = ("_base", "_compute", "_device", "_model", "label", "names")
+
+    def __init__(
+        self,
+        folder: Path,
+        label: str,
+        *,
+        base: Checkpoint,
+        compute: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        """Open the model and hold it against the base.
+
+        Raises InputError for another vocabulary, a missing, unknown or differently shaped tensor.
+        """
+        self.label = label
+        self._model = Checkpoint(folder, label)
+        self._base = base
+        self._compute = compute
+        self._device = device
+        try:
+            refuse_other_vocabulary(self._model, base)
+            refuse_other_tensors(self._model, base)
+        except InputError:
+            self._model.close()
+            raise
+        self.names = frozenset(name for name in base.tensors if base.is_float(name))
+
+    def delta(self, name: str) -> ModelDelta:
+        """Return the delta of a tensor."""
+        return ModelDelta(self._model, self._base, name, self._compute, self._device)
+
+    def close(self) -> None:
+        """Close all files."""
+        self._model.close()
+
+
+def refuse_other_tensors(model: Checkpoint, base: Checkpoint) -> None:
+    """Raise InputError unless the model has exactly the base's tensors, integers equal too."""
+    for name in sorted(model.names - base.names):
+        raise InputError("the base has no such tensor", tensor=name, term=model.label)
+    for name in sorted(base.names - model.names):
+        raise InputError(
+            "expected this tensor of the base, found none", tensor=name, term=model.label
+        )
+    for name, expected in sorted(base.tensors.items()):
+        found = model.tensors[name]
+        if found.shape != expected.shape:
+            why = f"expected shape {list(expected.shape)}, found {list(found.shape)}"
+            raise InputError(why, tensor=name, term=model.label)
+        if model.is_float(name) and base.is_float(name):
+            continue
+        if found.dtype != expected.dtype:
+            why = f"expected {expected.dtype}, found {found.dtype}"
+            raise InputError(why, tensor=name, term=model.label)
+        if not torch.equal(model.read_raw(name), base.read_raw(name)):
+            why = "expected the integers of the base; integers are only copied, never merged"
+            raise InputError(why, tensor=name, term=model.label)
+
+
+def refuse_other_vocabulary(model: Checkpoint, base: Checkpoint) -> None:
+    """Raise InputError if the model has another number of tokens or gives them other numbers."""
+    expected, found = base.config.get("vocab_size"), model.config.get("vocab_size")
+    if expected != found:
+        why = f"expected the base's vocabulary of {expected} tokens, found {found}"
+        raise InputError(why, term=model.label)
+    for file in ("tokenizer.json", "vocab.json"):
+        paths = base.folder / file, model.folder / file
+        if all(path.is_file() for path in paths) and _vocabulary(paths[0]) != _vocabulary(paths[1]):
+            why = f"expected the base's vocabulary, found other tokens in {file}"
+            raise InputError(why, term=model.label)
+
+
+def _vocabulary(path: Path) -> Any:
+    text = path.read_bytes()
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return text
+    if path.name != "tokenizer.json" or not isinstance(data, dict):
+        return data
+    model = data.get("model")
+    added = [
+        (token.get("id"), token.get("content"))
+        for token in data.get("added_tokens") or []
+        if isinstance(token, dict)
+    ]
+    return (model.get("vocab") if isinstance(model, dict) else None, added)

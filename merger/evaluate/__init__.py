@@ -1,0 +1,176 @@
+"""Evaluation of a model on a suite: one number per task, and every answer with its score.
+
+Knows no recipe, no gate and no key: whether a number is good enough is judged elsewhere.
+
+    suite          tasks and data lines, checked
+    model          a model folder opened for reading
+    generate       greedy answers for many prompts at once
+    perplexity     how surprised the model is by a text
+    metrics        the table of metrics: text_match, json_match, sql_execution, pattern_share
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import schemas
+from merger.evaluate import generate, metrics, perplexity
+from merger.evaluate import suite as suites
+from merger.evaluate.errors import EvaluationError
+from merger.evaluate.generate import Ask, NonFiniteLogit
+from merger.evaluate.model import Model, open_model
+from merger.evaluate.perplexity import Passage, Surprise
+from merger.evaluate.suite import Prompt, Task
+
+FORMAT_VERSION = 1
+
+Progress = Callable[[int, int, str], None]
+_Place = tuple[Task, Prompt]
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    metric: float
+    answers: Sequence[str]
+    scores: Sequence[float]
+
+
+def run(
+    request: Mapping[str, Any], model: Path, suite: Path, *, device: str, progress: Progress
+) -> dict[str, Any]:
+    """Evaluate the model in folder `model` on the suite in folder `suite`.
+
+    Returns the mean score of every task (perplexity: over all tokens) in `metrics`, and id, answer
+    and score of every prompt in `prompts`. Raises EvaluationError.
+    """
+    _check_versions(request)
+    tasks = suites.read(request["suite"], suite)
+    asked = [task for task in tasks if task.metric != metrics.PERPLEXITY]
+    scorers = {task.name: metrics.prepare(task) for task in asked}
+    read = [task for task in tasks if task.metric == metrics.PERPLEXITY]
+    for place in _places(read):
+        place[0].expected_text(place[1])
+
+    opened = open_model(model, device)
+    total = sum(len(task.prompts) for task in tasks)
+    later = total - sum(len(task.prompts) for task in read)
+    answers = _answers(opened, _places(asked), lambda done: progress(done, total, "prompts"))
+    surprises = _surprises(
+        opened, _places(read), lambda done: progress(later + done, total, "prompts")
+    )
+    results = {
+        **{task.name: _judged(scorers[task.name], answers[task.name]) for task in asked},
+        **{task.name: _read(task, surprises[task.name]) for task in read},
+    }
+    return {
+        "metrics": {task.name: results[task.name].metric for task in tasks},
+        "prompts": {task.name: _rows(task, results[task.name]) for task in tasks},
+    }
+
+
+def _check_versions(request: Mapping[str, Any]) -> None:
+    for field, known in (("format_version", FORMAT_VERSION), ("evaluator", schemas.evaluator())):
+        if request.get(field) != known:
+            msg = f"{field}: this evaluator is {known}, found {request.get(field)}"
+            raise EvaluationError(msg)
+
+
+def _places(tasks: Sequence[Task]) -> list[_Place]:
+    return [(task, prompt) for task in tasks for prompt in task.prompts]
+
+
+def _answers(
+    model: Model, places: Sequence[_Place], on_answer: Callable[[int], None]
+) -> dict[str, list[str]]:
+    """Return the answers of every task in the order of its prompts."""
+    asks = [
+        Ask(_rendered(model, task, prompt), task.max_new_tokens, task.system or "")
+        for task, prompt in places
+    ]
+    for (task, prompt), ask in zip(places, asks, strict=True):
+        _check_context(model, task, prompt, len(ask.tokens) + ask.limit)
+    try:
+        found = generate.greedy(model, asks, on_answer)
+    except NonFiniteLogit as error:
+        raise _not_a_number(places[error.index]) from error
+    answers: dict[str, list[str]] = {task.name: [] for task, _ in places}
+    for (task, _), tokens in zip(places, found, strict=True):
+        answers[task.name].append(model.text(tokens))
+    return answers
+
+
+def _surprises(
+    model: Model, places: Sequence[_Place], on_passage: Callable[[int], None]
+) -> dict[str, list[Surprise]]:
+    """Return how surprising every passage of every task is, in the order of its prompts."""
+    passages = [_passage(model, task, prompt) for task, prompt in places]
+    try:
+        found = perplexity.surprise(model, passages, on_passage)
+    except NonFiniteLogit as error:
+        raise _not_a_number(places[error.index]) from error
+    surprises: dict[str, list[Surprise]] = {task.name: [] for task, _ in places}
+    for (task, _), surprise in zip(places, found, strict=True):
+        surprises[task.name].append(surprise)
+    return surprises
+
+
+def _passage(model: Model, task: Task, prompt: Prompt) -> Passage:
+    """Return what is given and what is scored; without a prompt, the text by itself."""
+    text = task.expected_text(prompt)
+    if prompt.text:
+        passage = Passage(_rendered(model, task, prompt), model.tokens(text, is_start=False))
+    else:
+        # Nothing comes before the first token of a text, so no model can be asked for it.
+        tokens = model.tokens(text, is_start=True)
+        passage = Passage(tokens[:1], tokens[1:])
+    if not passage.scored:
+        raise task.fault("expected: expected a text of more than one token", prompt)
+    _check_context(model, task, prompt, len(passage.given) + len(passage.scored))
+    return passage
+
+
+def _rendered(model: Model, task: Task, prompt: Prompt) -> tuple[int, ...]:
+    from jinja2 import TemplateError
+
+    try:
+        tokens = model.render(prompt.text, task.system)
+    except TemplateError as error:  # templates refuse roles that their model was not trained on
+        raise task.fault(f"the model's chat template refuses this: {error}", prompt) from error
+    if not tokens:
+        raise task.fault("prompt: expected a prompt of at least one token", prompt)
+    return tokens
+
+
+def _check_context(model: Model, task: Task, prompt: Prompt, tokens: int) -> None:
+    if model.context is not None and tokens > model.context:
+        msg = f"expected at most {model.context} tokens with the answer, found {tokens}"
+        raise task.fault(msg, prompt)
+
+
+def _not_a_number(place: _Place) -> EvaluationError:
+    task, prompt = place
+    return task.fault("the model's logits are not finite here", prompt)
+
+
+def _judged(scorer: metrics.Scorer, answers: Sequence[str]) -> _Result:
+    scores = scorer(answers)
+    return _Result(math.fsum(scores) / len(scores), answers, scores)
+
+
+def _read(task: Task, surprises: Sequence[Surprise]) -> _Result:
+    nll = math.fsum(each.nll for each in surprises)
+    whole = Surprise(nll, sum(each.tokens for each in surprises))
+    scores = [each.perplexity for each in surprises]
+    for prompt, score in zip(task.prompts, scores, strict=True):
+        if not math.isfinite(score):
+            raise task.fault("perplexity is beyond all numbers here", prompt)
+    return _Result(whole.perplexity, [""] * len(scores), scores)
+
+
+def _rows(task: Task, result: _Result) -> list[dict[str, Any]]:
+    rows = zip(task.prompts, result.answers, result.scores, strict=True)
+    return [{"id": prompt.id, "answer": answer, "score": score} for prompt, answer, score in rows]

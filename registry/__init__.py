@@ -1,0 +1,17 @@
+"""The control plane: what is declared, what is built, what must be done about the difference.
+
+Read it in the direction of the data:
+
+    documents, schema     text with places -> valid data, or problems
+    tree, catalog         files of the working tree or of a revision -> `spec` values
+    crosscheck, preflight what one document cannot tell; what headers of weights tell
+    request               declarations -> build requests and their keys
+    record, observation   what was built, what the store has
+    plan, comparison      the difference, as ordered changes with reasons (pure)
+    reconcile             carries a plan out: inputs, evaluation, judge, store, logbook, tracking
+    lineage, report, shown  what is inside a model, as text, JSON or Markdown
+    cli                   parsing, choosing the collaborators, one call, one print, an exit code
+
+Doors to the outside, one file each: documents (yaml), schema (jsonschema), git, store (dvc),
+tracking (mlflow), worker (`python -m merger`). Nothing here knows a tensor.
+"""

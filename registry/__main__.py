@@ -1,0 +1,88 @@
+"""The `registry` program: runs the command line and turns every outcome into an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from registry.errors import EXIT_BUG, Interrupted, InvalidCatalog, RegistryError
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    _take_signals()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors are told on standard error."""
+    from registry.cli import registry
+
+    try:
+        outcome = registry.main(arguments, prog_name="registry", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.Abort:
+        return 128 + signal.SIGINT
+    except click.ClickException as error:
+        error.show()
+        return 64
+    except Interrupted as error:
+        click.echo(f"registry: {error.message}", err=True)
+        return 128 + error.signal_number
+    except RegistryError as error:
+        _tell(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output is gone (`registry plan | head`): nothing to complain about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # noqa: BLE001  our bug: told in short, kept in full
+        _tell_bug()
+        return EXIT_BUG
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _tell(error: RegistryError) -> None:
+    if isinstance(error, InvalidCatalog):
+        from registry import report
+
+        click.echo(report.problems_text(error.problems), err=True)
+        click.echo(error.message, err=True)
+        return
+    click.echo(f"registry: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+
+
+def _tell_bug() -> None:
+    import tempfile
+
+    text = traceback.format_exc()
+    handle, path = tempfile.mkstemp(prefix="registry-", suffix=".log")
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    click.echo(f"registry: a bug of ours: {text.strip().splitlines()[-1]}", err=True)
+    click.echo(f"  hint: the traceback is in {Path(path)}; please report it", err=True)
+
+
+def _take_signals() -> None:
+    def interrupt(number: int, _: FrameType | None) -> NoReturn:
+        # A second signal must not interrupt the cleaning up after the first.
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
+if __name__ == "__main__":
+    main()

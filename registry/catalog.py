@@ -1,0 +1,258 @@
+"""Load a catalog from a tree: which file is what, parse, validate, build the values of `spec`.
+
+All problems of all files are collected; nothing is returned half-checked. Knows no key, no store.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from registry import crosscheck, documents, schema, suite_data
+from registry.errors import InvalidCatalog, Problem
+from registry.index import Index
+from registry.source import Source
+from registry.spec import Catalog, Gate, Ingredient, MergeSpec, Settings, Suite, Term
+from registry.tree import Entry, Tree
+from schemas.digest import FileHash
+
+_NAME = r"(?P<name>[^/]+)"
+_LAYOUT: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("registry", re.compile(r"catalog/registry\.yaml")),
+    ("base", re.compile(rf"catalog/bases/{_NAME}/base\.yaml")),
+    ("adapter", re.compile(rf"catalog/adapters/{_NAME}/(?P<version>[^/]+)/adapter\.yaml")),
+    ("checkpoint", re.compile(rf"catalog/checkpoints/{_NAME}/(?P<version>[^/]+)/checkpoint\.yaml")),
+    ("merge", re.compile(rf"catalog/merges/{_NAME}\.yaml")),
+    ("suite", re.compile(rf"catalog/suites/{_NAME}/suite\.yaml")),
+)
+_SUITE_DATA = re.compile(r"catalog/suites/[^/]+/[^/]+")
+_ALLOWED = re.compile(
+    r"catalog/builds/[^/]+\.(json|dvc)"
+    r"|catalog/(bases/[^/]+|adapters/[^/]+/[^/]+|checkpoints/[^/]+/[^/]+)/weights\.dvc"
+    r"|(.*/)?(README\.md|\.[^/]+)"
+)
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
+
+
+@dataclass(slots=True)
+class _Loading:
+    """What is collected while the files are read."""
+
+    tree: Tree
+    index: Index
+    entries: Mapping[str, Entry]
+    problems: list[Problem] = field(default_factory=list)
+    sources: dict[tuple[str, ...], Source] = field(default_factory=dict)
+    ingredients: dict[tuple[str, str, int | None], Ingredient] = field(default_factory=dict)
+    merges: dict[str, MergeSpec] = field(default_factory=dict)
+    suites: dict[str, Suite] = field(default_factory=dict)
+    settings: Settings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A catalog with the sources of its documents, for findings that need their places."""
+
+    catalog: Catalog
+    sources: Mapping[tuple[str, ...], Source]
+    files: int
+    warnings: tuple[Problem, ...] = ()
+
+
+def load(
+    tree: Tree, index: Index, *, is_ignored: Callable[[list[str]], set[str]] = lambda _: set()
+) -> Loaded:
+    """Return the catalog of a tree.
+
+    `is_ignored` answers which unexpected paths Git ignores. Raises InvalidCatalog.
+    """
+    entries = {entry.path: entry for entry in tree.entries()}
+    state = _Loading(tree, index, entries)
+    documents_found = _sort_files(state, is_ignored)
+    for kind, entry, match in documents_found:
+        _read(state, kind, entry, match)
+    if state.settings is None and not any(
+        p.file == "catalog/registry.yaml" for p in state.problems
+    ):
+        hint = "run `registry init` for a new catalog, or write `kind: registry` and `name:` there"
+        state.problems.append(
+            Problem("catalog/registry.yaml", 0, 0, "", "expected this file, found none", hint)
+        )
+    settings = state.settings or Settings("none")
+    catalog = Catalog(settings, state.ingredients, state.merges, state.suites)
+    broken = {problem.file for problem in state.problems}
+    state.problems += crosscheck.check(catalog, state.sources, broken)
+    files = len(documents_found)
+    if state.problems:
+        raise InvalidCatalog(state.problems, max(files, len(broken)))
+    return Loaded(catalog, state.sources, files)
+
+
+def _sort_files(
+    state: _Loading, is_ignored: Callable[[list[str]], set[str]]
+) -> list[tuple[str, Entry, re.Match[str]]]:
+    found = []
+    unexpected = []
+    for path, entry in state.entries.items():
+        if entry.is_link:
+            message = "expected a regular file, found a symlink or submodule"
+            state.problems.append(Problem(path, 0, 0, "", message, "copy the file itself here"))
+            continue
+        kind, match = _kind_by_path(path)
+        if match is not None:
+            found.append((kind, entry, match))
+        elif not _ALLOWED.fullmatch(path) and not _SUITE_DATA.fullmatch(path):
+            unexpected.append(path)
+    ignored = is_ignored(unexpected) if unexpected else set()
+    state.problems += [_unexpected(path) for path in unexpected if path not in ignored]
+    return found
+
+
+def _kind_by_path(path: str) -> tuple[str, re.Match[str] | None]:
+    for kind, pattern in _LAYOUT:
+        if match := pattern.fullmatch(path):
+            return kind, match
+    return "", None
+
+
+def _unexpected(path: str) -> Problem:
+    hint = "a catalog holds bases/, adapters/, checkpoints/, merges/, suites/ and builds/ only"
+    if path.endswith(".yml"):
+        hint = f"rename it to {path.removesuffix('.yml')}.yaml"
+    elif path.endswith(".yaml"):
+        hint = "merges lie in catalog/merges/NAME.yaml, adapters in catalog/adapters/NAME/VERSION/"
+    return Problem(path, 0, 0, "", "nothing is expected at this path", hint)
+
+
+def _read(state: _Loading, kind: str, entry: Entry, match: re.Match[str]) -> None:
+    source = _parse(state, kind, entry)
+    if source is None:
+        return
+    groups = match.groupdict()
+    problems = _path_problems(source, kind, groups)
+    state.problems += problems
+    build = {"registry": _settings, "merge": _merge, "suite": _suite}.get(kind, _ingredient)
+    build(state, source, source.data)
+
+
+def _parse(state: _Loading, kind: str, entry: Entry) -> Source | None:
+    data = state.index.get_document(entry.path, entry.identity)
+    if data is None:
+        document, problems = documents.parse(state.tree.read(entry.path), entry.path)
+        if document is not None and not problems:
+            problems = schema.validate(document, kind)
+        state.problems += problems
+        if document is None or problems:
+            return None
+        data = document.data
+        state.index.put_document(entry.path, entry.identity, data)
+    return Source(entry.path, data, state.tree)
+
+
+def _path_problems(source: Source, kind: str, groups: Mapping[str, str]) -> list[Problem]:
+    problems = []
+    for key, found in groups.items():
+        if str(source.data[key]) != found:
+            what = "file" if kind == "merge" else "folder"
+            message = f"expected {found}, the name of its {what}, found {source.data[key]}"
+            problems.append(source.problem((key,), message))
+    if _DEVICE.fullmatch(source.data["name"]):
+        message = f"expected a name that Windows allows, found {source.data['name']}"
+        problems.append(source.problem(("name",), message, "choose another name"))
+    return problems
+
+
+def _settings(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
+    default = Settings(data["name"])
+    state.settings = Settings(
+        name=data["name"],
+        experiment=data.get("mlflow", {}).get("experiment", default.experiment),
+        remote=data.get("remotes", {}).get("builds"),
+        device=data.get("defaults", {}).get("device", default.device),
+    )
+    state.sources[("registry",)] = source
+
+
+def _ingredient(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
+    ingredient = Ingredient(
+        kind=data["kind"],
+        name=data["name"],
+        version=data.get("version"),
+        base=data.get("base"),
+        digest=data["weights"]["digest"],
+        folder=source.file.rpartition("/")[0] + "/weights",
+        description=data.get("description", ""),
+        license=data.get("license", ""),
+        recover=str(data.get("origin", {}).get("recover", "")),
+        revoked=data.get("revoked", {}).get("reason", ""),
+    )
+    state.ingredients[ingredient.id] = ingredient
+    state.sources[(ingredient.kind, ingredient.name, str(ingredient.version))] = source
+
+
+def _merge(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
+    recipe, evaluation = data["recipe"], data.get("evaluation", {})
+    state.merges[data["name"]] = MergeSpec(
+        name=data["name"],
+        base=data["base"],
+        method=recipe["method"],
+        parameters=recipe.get("parameters", {}),
+        terms=tuple(_term(term) for term in recipe["terms"]),
+        seed=recipe.get("seed", 0),
+        compute=recipe.get("compute", "float32"),
+        output=data.get("output", {}),
+        suite=evaluation.get("suite"),
+        gates={task: Gate(**gate) for task, gate in evaluation.get("gates", {}).items()},
+        description=data.get("description", ""),
+        owner=data.get("owner", ""),
+        labels=data.get("labels", {}),
+        suspend=data.get("suspend", {}).get("reason", ""),
+    )
+    state.sources[("merge", data["name"])] = source
+
+
+def _term(data: Mapping[str, Any]) -> Term:
+    kind = next(kind for kind in ("adapter", "checkpoint", "merge") if kind in data)
+    weight, parameters = data.get("weight", 1.0), data.get("parameters", {})
+    return Term(kind, data[kind], data.get("version"), weight, parameters)
+
+
+def _suite(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
+    folder = source.file.rpartition("/")[0]
+    tasks = tuple(_task(task) for task in data["tasks"])
+    files: dict[str, FileHash] = {}
+    for number, task in enumerate(tasks):
+        for field_path, name in _task_files(number, task):
+            path = f"{folder}/{name}"
+            if path in files:
+                continue
+            if path not in state.entries:
+                message = f"expected the file {name} beside suite.yaml, found none"
+                state.problems.append(source.problem(field_path, message))
+                continue
+            content, problems = suite_data.check(state.tree, state.index, state.entries[path])
+            files[path] = content
+            state.problems += problems
+    digest = suite_data.digest(tasks, {path.rpartition("/")[2]: f for path, f in files.items()})
+    state.suites[data["name"]] = Suite(data["name"], folder, tasks, digest)
+    state.sources[("suite", data["name"])] = source
+
+
+def _task(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": data["name"],
+        "metric": data["metric"],
+        "data": data["data"],
+        "max_new_tokens": data.get("max_new_tokens", 48),
+        "system": data.get("system"),
+        "options": dict(data.get("options", {})),
+    }
+
+
+def _task_files(number: int, task: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
+    files: list[tuple[tuple[str | int, ...], str]] = [(("tasks", number, "data"), task["data"])]
+    if database := task["options"].get("database"):
+        files.append((("tasks", number, "options", "database"), database))
+    return files

@@ -1,0 +1,341 @@
+"""Commands that act on artifacts: sync, verify, export, doctor, ui."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from registry import git, keys, lock, observation, record, report, tracking_place
+from registry.cli.session import FORMATS, Session, open_session
+from registry.errors import NotNow, RegistryError, UsageError
+from registry.plan import Options, Plan
+from registry.record import BuildRecord
+from registry.terminal import Terminal
+from registry.world import World
+
+_DEVICES = click.Choice(["auto", "cpu", "cuda"])
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option(
+    "--plan",
+    "saved",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Carry out this saved plan; refused if anything moved since.",
+)
+@click.option("--device", type=_DEVICES, help="Where merges are computed.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N")
+@click.option("--push", is_flag=True, help="Push artifacts to the DVC remote.")
+@click.option("--commit", is_flag=True, help="Commit records and pointers, and push the commit.")
+@click.option("--prune", is_flag=True, help="Remove what is no longer declared.")
+@click.option("--rebuild", is_flag=True, help="Build again even what is up to date.")
+@click.option("--lock-timeout", type=click.FloatRange(0), default=60.0, show_default=True)
+@click.pass_obj
+def sync(  # noqa: PLR0913  one argument per option
+    directory: Path,
+    models: tuple[str, ...],
+    saved: Path | None,
+    device: str | None,
+    jobs: int,
+    lock_timeout: float,
+    *,
+    dry_run: bool,
+    push: bool,
+    commit: bool,
+    prune: bool,
+    rebuild: bool,
+) -> int:
+    """Build what is stale, store it, log it, record it.
+
+    Nothing is rebuilt that need not be; a second run says that there is nothing to do.
+    """
+    session = open_session(directory)
+    if prune and not session.declared:
+        msg = "expected at least one declared model, found none: --prune would remove everything"
+        raise RegistryError(msg, "is this the right folder and branch?")
+    recorded = session.observed().recorded
+    chosen = session.require(models, also=recorded) if models else None
+    wanted = session.with_upstream(chosen) if chosen is not None else None
+    forced = (chosen or set(session.declared)) if rebuild else ()
+    options = Options(prune, forced)
+    if dry_run:
+        click.echo(report.plan_text(_narrowed(session, options, wanted, push=push)))
+        return 0
+    with lock.held(observation.state_folder(session.root) / "lock", lock_timeout):
+        made = _narrowed(session, options, wanted, push=push)
+        if saved:
+            _require_same(made, saved)
+        if made.is_empty:
+            click.echo(report.plan_text(made))
+            return 0
+        with _world(session, device, jobs=jobs, push=push) as world:
+            from registry import reconcile
+
+            results = reconcile.carry_out(
+                world, lambda: session.observed(with_push=push), options, wanted
+            )
+        session.index.save()
+        code = _tell_results(results, made)
+        if commit:
+            _commit(session, results)
+        return code
+
+
+def _narrowed(
+    session: Session, options: Options, wanted: Collection[str] | None, *, push: bool
+) -> Plan:
+    made = session.plan(options, with_push=push)
+    return made if wanted is None else made.narrowed(wanted)
+
+
+def _require_same(made: Plan, saved: Path) -> None:
+    try:
+        digest = json.loads(saved.read_text("utf-8"))["digest"]
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{saved}: expected a plan saved by `registry plan -o`"
+        raise UsageError(msg) from error
+    if digest != made.digest:
+        msg = f"the plan moved: {saved.name} is {digest}, now it is {made.digest}"
+        raise RegistryError(msg, "plan again, and look at what changed")
+
+
+@contextmanager
+def _world(
+    session: Session, device: str | None, *, jobs: int = 1, push: bool = False
+) -> Iterator[World]:
+    from registry.executor import Executor
+    from registry.tracking import Tracker
+
+    settings = session.loaded.catalog.settings
+    observer = Terminal()
+    uri = tracking_place.default_uri(session.root)
+
+    def make_tracker() -> Tracker:
+        observer.stage("mlflow", "connect")
+        tracker = Tracker(uri, settings.experiment)
+        tracking_place.remember_store(session.root, uri, tracker.store_id())
+        return tracker
+
+    log = observation.state_folder(session.root) / "worker.log"
+    with Executor(jobs, log) as executor:
+        yield World(
+            root=session.root,
+            catalog=session.loaded.catalog,
+            declared=session.declared,
+            index=session.index,
+            store=session.store,
+            observer=observer,
+            executor=executor,
+            make_tracker=make_tracker,
+            commit=_commit_text(session.root),
+            device=device or settings.device,
+            push=push,
+        )
+    observer.close()
+
+
+def _commit_text(root: Path) -> str:
+    """Return HEAD, with `+dirty` if a source file of the catalog differs from it."""
+    head = git.head(root)
+    if head is None:
+        return "none"
+    changed = (
+        path for path in git.status(root, "catalog") if not path.startswith("catalog/builds/")
+    )
+    return head + ("+dirty" if any(changed) else "")
+
+
+def _tell_results(results: Collection[object], made: Plan) -> int:
+    from registry.reconcile import Result
+
+    told = [one for one in results if isinstance(one, Result)]
+    rows = [
+        (one.model, _past(one), report.short(one.digest), one.note or one.problem) for one in told
+    ]
+    click.echo("\n".join(report.table(rows)))
+    for one in told:
+        if one.problem and one.hint:
+            click.echo(f"{one.model}: {one.problem}\n  hint: {one.hint}", err=True)
+    failed = sum(not one.is_done for one in told)
+    idle = len({change.model for change in made.changes} - {one.model for one in told})
+    click.echo(f"{len(told) - failed} done, {failed} failed, {idle} up to date")
+    codes = {one.exit_code for one in told}
+    return 1 if 1 in codes else max(codes, default=0)
+
+
+def _past(one: object) -> str:
+    from registry.plan import Action
+    from registry.reconcile import Result
+
+    assert isinstance(one, Result)
+    words = {
+        Action.BUILD: "built",
+        Action.RESTORE: "restored",
+        Action.EVALUATE: "evaluated",
+        Action.JUDGE: "judged",
+        Action.LOG: "logged",
+        Action.PUSH: "pushed",
+        Action.UNPUBLISH: "unpublished",
+        Action.PRUNE: "pruned",
+    }
+    return words[one.action] if one.is_done else "FAILED"
+
+
+def _commit(session: Session, results: Collection[object]) -> None:
+    folder = record.folder(session.root)
+    here = {path for path in folder.glob("*") if path.suffix in (".json", ".dvc")}
+    paths = {path.relative_to(session.root).as_posix() for path in here}
+    paths |= set(git.status(session.root, "catalog/builds"))
+    before = git.head(session.root)
+    after = git.commit(session.root, sorted(paths), f"Build {len(list(results))} models")
+    if after == before:
+        click.echo("nothing to commit")
+        return
+    click.echo(f"committed {after[:12]}")
+    if git.has_upstream(session.root) and not git.push(session.root):
+        msg = "the branch moved meanwhile: the commit was not pushed"
+        raise NotNow(msg, "run `git pull --rebase`, then `registry sync --commit` again")
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--deep", is_flag=True, help="Read every byte again, not only sizes.")
+@click.option("--rebuild", is_flag=True, help="Build again in a temporary folder and compare.")
+@click.option("--device", type=_DEVICES)
+@click.option("--format", "form", type=FORMATS, default="text")
+@click.pass_obj
+def verify(
+    directory: Path,
+    models: tuple[str, ...],
+    device: str | None,
+    form: str,
+    *,
+    deep: bool,
+    rebuild: bool,
+) -> int:
+    """Compare stored bytes with their recorded digests; what is altered is built again by sync."""
+    from registry import verification
+
+    session = open_session(directory)
+    recorded = session.observed().recorded
+    chosen = session.require(models, also=recorded) or set(recorded)
+    known = {
+        model: one
+        for model, one in sorted(recorded.items())
+        if model in chosen and isinstance(one, BuildRecord) and one.built
+    }
+    found = [verification.check(session.store, one, deep=deep or rebuild) for one in known.values()]
+    verification.remember(session.root, found)
+    if rebuild:
+        with _world(session, device) as world:
+            intact = {one.model for one in found if one.is_intact}
+            again = sorted(intact & session.declared.keys())
+            found += [verification.rebuild(world, known[model]) for model in again]
+    missing = sorted(set(models) - known.keys())
+    found += [verification.Finding(model, "is not built", is_intact=False) for model in missing]
+    if form == "json":
+        rows = [one.as_data() for one in found]
+        click.echo(report.as_json({"models": rows}))
+    else:
+        for one in found:
+            click.echo(f"{one.model}: {one.text}")
+        bad = sum(not one.is_intact for one in found)
+        click.echo(f"{len(known)} verified, {bad} problem{'' if bad == 1 else 's'}")
+    return 0 if all(one.is_intact for one in found) else 1
+
+
+@click.command()
+@click.argument("model")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--with-reports", is_flag=True, help="Also write the build report and the record.")
+@click.pass_obj
+def export(directory: Path, model: str, folder: Path, *, with_reports: bool) -> int:
+    """Copy a built model, byte for byte and verified, into an absent or empty folder."""
+    session = open_session(directory)
+    session.require([model], also=session.observed().recorded)
+    built = observation.require_record(session.root, model).built
+    assert built is not None
+    target = folder if folder.is_absolute() else directory / folder
+    if target.is_dir() and any(target.iterdir()):
+        msg = f"{folder} is not empty"
+        raise RegistryError(msg, "choose an absent or empty folder")
+    artifact = keys.read(session.store.cache, built.key)
+    if artifact is None or artifact.artifact_digest != built.artifact["digest"]:
+        msg = f"{model}: its bytes are not in the store"
+        raise RegistryError(msg, f"run `registry sync {model}`")
+    session.store.materialize(artifact, target, link=False)
+    if with_reports:
+        known = observation.require_record(session.root, model)
+        beside = {
+            "build-record.json": known.as_data(),
+            "build-report.json": keys.read_report(session.store.cache, built.key) or {},
+        }
+        for name, data in beside.items():
+            (target / name).write_text(json.dumps(data, indent=2) + "\n", "utf-8")
+    click.echo(f"{model}  {built.model_digest}  {len(artifact.files)} files in {folder}")
+    return 0
+
+
+@click.command()
+@click.option("--format", "form", type=FORMATS, default="text")
+@click.pass_obj
+def doctor(directory: Path, form: str) -> int:
+    """Check that everything is here that a sync needs: git, bytes, device, remote, tracking."""
+    from registry import checkup
+
+    session = open_session(directory)
+    findings = list(checkup.look(session.root, session.loaded.catalog, session.store))
+    if form == "json":
+        click.echo(report.as_json({"checks": [one.as_data() for one in findings]}))
+    else:
+        rows = [("ok" if one.is_good else "PROBLEM", one.subject, one.text) for one in findings]
+        click.echo("\n".join(report.table(rows)))
+        bad = sum(not one.is_good for one in findings)
+        click.echo(f"{bad} problem{'' if bad == 1 else 's'}")
+    return 0 if all(one.is_good for one in findings) else 1
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.pass_obj
+def ui(directory: Path, port: int, *, no_browser: bool) -> int:
+    """Open the MLflow pages on the configured store; ends with Ctrl-C."""
+    import subprocess
+
+    session = open_session(directory)
+    uri = tracking_place.default_uri(session.root)
+    pages = tracking_place.ui_command(session.root, uri, port=port)
+    click.echo(pages.url)
+    if not pages.argv:
+        if not no_browser:
+            click.launch(pages.url)
+        return 0
+    with subprocess.Popen(pages.argv, env={**os.environ, **(pages.environment or {})}) as server:
+        try:
+            if not no_browser and _answers(port):
+                click.launch(pages.url)
+            return server.wait()
+        finally:
+            server.terminate()
+
+
+def _answers(port: int) -> bool:
+    """Return whether something answers on a port of this machine within a minute."""
+    import socket
+    import time
+
+    for _ in range(120):
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1):
+                return True
+        except OSError:
+            time.sleep(0.5)
+    return False

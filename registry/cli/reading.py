@@ -1,0 +1,237 @@
+"""Commands that change nothing: validate, plan, status, show, explain, diff, lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from registry import report
+from registry.cli.session import FORMATS, Session, find_root, load, load_revision, open_session
+from registry.errors import EXIT_CHANGES_PENDING, InvalidCatalog, UsageError
+from registry.index import Index
+from registry.plan import Options, Plan
+from registry.record import BuildRecord, Built
+from registry.request import declare
+
+
+@click.command()
+@click.option("--against", metavar="REV", help="Also refuse changes of versions that stand at REV.")
+@click.option("--no-weights", is_flag=True, help="Skip the digests of weights; read headers only.")
+@click.option("--format", "form", type=FORMATS, default="text")
+@click.pass_obj
+def validate(directory: Path, against: str | None, no_weights: bool, form: str) -> int:  # noqa: FBT001
+    """Check every file of the catalog: form, references, weights at hand."""
+    from registry import crosscheck, preflight
+
+    root = find_root(directory)
+    index = Index(root)
+    found = preflight.Preflight()
+    try:
+        loaded = load(root, index)
+        found = preflight.check(root, loaded, index, with_digests=not no_weights)
+        problems = list(found.problems)
+        if against:
+            before = load_revision(root, index, against)
+            problems += crosscheck.immutable(loaded.catalog, loaded.sources, before.catalog)
+        told = InvalidCatalog(problems, loaded.files)
+    except InvalidCatalog as error:
+        told = error
+    finally:
+        index.save()
+    is_valid = all(problem.is_warning for problem in told.problems)
+    if form == "json":
+        click.echo(_validation_json(told, found.absent))
+        return 0 if is_valid else told.exit_code
+    if not is_valid:
+        raise told
+    if told.problems:
+        click.echo(report.problems_text(told.problems), err=True)
+    for label, hint in found.absent:
+        click.echo(f"{label}: not at hand" + (f" (recover: {hint})" if hint else ""))
+    click.echo(f"{told.files} files, no problems")
+    return 0
+
+
+def _validation_json(told: InvalidCatalog, absent: Iterable[tuple[str, str]]) -> str:
+    rows = [report.problem_data(problem) for problem in told.problems]
+    missing = [{"what": label, "recover": hint} for label, hint in absent]
+    return report.as_json({"files": told.files, "problems": rows, "not_at_hand": missing})
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--against", metavar="REV", help="Plan what changed since REV instead of what is stale."
+)
+@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if changes are pending.")
+@click.option("--push", is_flag=True, help="Show what `sync --push` would push.")
+@click.option("--prune", is_flag=True, help="Show what `sync --prune` would remove.")
+@click.option(
+    "-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="Save for sync."
+)
+@click.pass_obj
+def plan(
+    directory: Path,
+    models: tuple[str, ...],
+    against: str | None,
+    form: str,
+    *,
+    detailed_exitcode: bool,
+    push: bool,
+    prune: bool,
+    output: Path | None,
+) -> int:
+    """Show what sync would do, model by model, and why. Reads no weights."""
+    session = open_session(directory)
+    options = Options(prune=prune)
+    made = _against(session, against) if against else session.plan(options, with_push=push)
+    if models:
+        recorded = {change.model for change in made.changes}
+        made = made.narrowed(session.with_upstream(session.require(models, also=recorded)))
+    text = {
+        "text": report.plan_text,
+        "json": lambda plan: report.as_json(plan.as_data()),
+        "markdown": report.plan_markdown,
+    }
+    click.echo(text[form](made))
+    if output:
+        output.write_text(report.as_json(made.as_data()) + "\n", "utf-8")
+    is_pending = any(change.is_pending for change in made.changes)
+    return EXIT_CHANGES_PENDING if detailed_exitcode and is_pending else 0
+
+
+def _against(session: Session, revision: str) -> Plan:
+    """Return the plan as if everything declared at a revision were built, and nothing else."""
+    from registry import comparison
+
+    before = load_revision(session.root, session.index, revision).catalog
+    session.index.save()
+    return comparison.plan_since(declare(before), session.declared)
+
+
+@click.command()
+@click.option("--format", "form", type=FORMATS, default="text")
+@click.pass_obj
+def status(directory: Path, form: str) -> int:
+    """Show every model: its state, method, metrics and digest."""
+    session = open_session(directory)
+    observed = session.observed()
+    made = session.plan()
+    rows = report.status_rows(made, observed.recorded)
+    if form == "json":
+        click.echo(report.as_json({"models": rows}))
+        return 0
+    head = ("model", "method", "metrics", "digest", "state")
+    cells = [
+        (
+            row["model"],
+            row["method"] or "-",
+            report.metrics_text(row["metrics"]),
+            report.short(row["model_digest"] or ""),
+            row["state"],
+        )
+        for row in rows
+    ]
+    if cells:
+        click.echo("\n".join(report.table(cells, head=head)))
+    click.echo(report.summary_text(made))
+    return 0
+
+
+@click.command()
+@click.argument("model")
+@click.option("--format", "form", type=FORMATS, default="text")
+@click.pass_obj
+def show(directory: Path, model: str, form: str) -> int:
+    """Show what is inside a model: expression, operands, digests, metrics, where it is logged."""
+    from registry import shown
+
+    session = open_session(directory)
+    known = _known(session, model)
+    data = shown.model(session.loaded.catalog, session.declared.get(model), known, model)
+    click.echo(report.as_json(data) if form == "json" else shown.text(data))
+    return 0
+
+
+def _known(session: Session, model: str) -> BuildRecord | None:
+    recorded = session.observed().recorded
+    session.require([model], also=recorded)
+    found = recorded.get(model)
+    return found if isinstance(found, BuildRecord) else None
+
+
+@click.command()
+@click.argument("model")
+@click.pass_obj
+def explain(directory: Path, model: str) -> int:
+    """Say why a model is stale, or that it is not, and what a gate said the last time."""
+    session = open_session(directory)
+    known = _known(session, model)
+    change = next(change for change in session.plan().changes if change.model == model)
+    state = change.action.value if change.action.value != "none" else "kept"
+    if not change.reasons:
+        click.echo(f"{model}: up to date")
+    for reason in change.reasons:
+        click.echo(f"{model}: {state}: {report.reason_text(reason)}")
+    if known and known.rejected:
+        for verdict in known.rejected.verdicts:
+            click.echo(f"  last attempt: {verdict['text']}")
+    return 0
+
+
+@click.command()
+@click.argument("model")
+@click.argument("revision", metavar="REV")
+@click.option("--format", "form", type=FORMATS, default="text")
+@click.pass_obj
+def diff(directory: Path, model: str, revision: str, form: str) -> int:
+    """Show what changed in a model's recipe since a revision, field by field."""
+    from registry import comparison
+
+    session = open_session(directory)
+    before = declare(load_revision(session.root, session.index, revision).catalog)
+    session.require([model], also=before)
+    made = comparison.plan_since(before, session.declared).narrowed({model})
+    reasons = made.changes[0].reasons if made.changes else ()
+    if form == "json":
+        rows = [reason.as_data() for reason in reasons]
+        click.echo(report.as_json({"model": model, "since": revision, "differences": rows}))
+        return 0
+    for reason in reasons:
+        click.echo(f"{model}: {report.reason_text(reason)}")
+    count = len(reasons)
+    click.echo(f"{count} difference{'' if count == 1 else 's'} since {revision}")
+    return 0
+
+
+@click.command()
+@click.argument("model")
+@click.option("--format", "form", type=FORMATS, default="text")
+@click.pass_obj
+def lineage(directory: Path, model: str, form: str) -> int:
+    """Show the ingredients of a model at any depth, as built (as declared if it is not)."""
+    from registry import lineage as graph
+
+    session = open_session(directory)
+    recorded = session.observed().recorded
+    session.require([model], also=recorded)
+    requests: dict[str, Any] = {one.model: one.request for one in session.declared.values()}
+    digests = {}
+    for name, one in recorded.items():
+        built: Built | None = one.built if isinstance(one, BuildRecord) else None
+        if built:
+            requests[name] = built.request
+            digests[name] = built.model_digest
+    if model not in requests:
+        msg = f"{model} has no readable record and is not declared"
+        raise UsageError(msg)
+    node = graph.ingredients(model, requests, digests)
+    if form == "json":
+        click.echo(report.as_json({"model": node.as_data()}))
+    else:
+        click.echo(report.lineage_text(node))
+    return 0

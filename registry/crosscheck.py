@@ -1,0 +1,251 @@
+"""What no single document can tell: references, same base, cycles, weights that make no sense.
+
+Pure: values and sources in, problems out. Broken documents are left out of the catalog by then, so
+that a reference to one of them is not reported a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import schemas
+from registry.errors import Problem, did_you_mean
+from registry.source import FieldPath, Source
+from registry.spec import Catalog, MergeSpec, Term
+from schemas.schedule import Scheduled, value_at
+
+Sources = Mapping[tuple[str, ...], Source]
+
+
+def check(catalog: Catalog, sources: Sources, broken: Collection[str]) -> list[Problem]:
+    """Return every cross-check's problem; `broken` are files that have problems of their own."""
+    problems: list[Problem] = []
+    for ingredient in catalog.ingredients.values():
+        source = sources[(ingredient.kind, ingredient.name, str(ingredient.version))]
+        if ingredient.base is not None:
+            problems += _base(catalog, source, ingredient.base, broken)
+    for spec in catalog.merges.values():
+        source = sources[("merge", spec.name)]
+        found = _base(catalog, source, spec.base, broken)
+        found += _terms(catalog, spec, source, broken)
+        found += _parameters(spec, source)
+        found += _weights(spec, source)
+        found += _evaluation(catalog, spec, source, broken)
+        problems += found
+    problems += _cycles(catalog, sources)
+    return problems
+
+
+def _base(catalog: Catalog, source: Source, name: str, broken: Collection[str]) -> list[Problem]:
+    if ("base", name, None) in catalog.ingredients or f"catalog/bases/{name}/base.yaml" in broken:
+        return []
+    known = [ingredient.name for ingredient in catalog.ingredients.values() if not ingredient.base]
+    return [source.problem(("base",), f"no base {name}", _hint(name, known, "base"))]
+
+
+def _hint(name: str, known: Collection[str], kind: str) -> str:
+    folder = {"base": "bases", "merge": "merges"}.get(kind, f"{kind}s")
+    return did_you_mean(name, known) or f"declare it in catalog/{folder}/ first"
+
+
+def _terms(
+    catalog: Catalog, spec: MergeSpec, source: Source, broken: Collection[str]
+) -> Iterator[Problem]:
+    seen: dict[tuple[str, str, int | None], int] = {}
+    for number, term in enumerate(spec.terms):
+        path: FieldPath = ("recipe", "terms", number)
+        if term.id in seen:
+            message = f"{term.label} stands in terms[{seen[term.id]}] already"
+            yield source.problem((*path, term.kind), message, "add the weights up in one term")
+            continue
+        seen[term.id] = number
+        if term.kind == "merge":
+            if term.version is not None:
+                yield source.problem((*path, "version"), "a merge has no version", "remove it")
+            base = _merge_base(catalog, term)
+        else:
+            base = _ingredient_base(catalog, term)
+        if base is None:
+            yield from _missing(catalog, term, source, path, broken)
+        elif base != spec.base:
+            message = f"expected the base {spec.base} of this merge, found {term.label} on {base}"
+            yield source.problem((*path, term.kind), message)
+
+
+def _merge_base(catalog: Catalog, term: Term) -> str | None:
+    spec = catalog.merges.get(term.name)
+    return spec.base if spec else None
+
+
+def _ingredient_base(catalog: Catalog, term: Term) -> str | None:
+    ingredient = catalog.ingredients.get(term.id)
+    return ingredient.base if ingredient else None
+
+
+def _missing(
+    catalog: Catalog, term: Term, source: Source, path: FieldPath, broken: Collection[str]
+) -> Iterator[Problem]:
+    file = {
+        "merge": f"catalog/merges/{term.name}.yaml",
+        "adapter": f"catalog/adapters/{term.name}/{term.version}/adapter.yaml",
+        "checkpoint": f"catalog/checkpoints/{term.name}/{term.version}/checkpoint.yaml",
+    }[term.kind]
+    if file in broken:
+        return
+    if term.kind == "merge":
+        hint = _hint(term.name, catalog.merges, "merge")
+        yield source.problem((*path, "merge"), f"no merge {term.name}", hint)
+        return
+    same_kind = [one for one in catalog.ingredients.values() if one.kind == term.kind]
+    versions = sorted(one.version or 0 for one in same_kind if one.name == term.name)
+    if versions:
+        known = ", ".join(str(version) for version in versions)
+        hint = f"versions of {term.name}: {known}"
+        yield source.problem((*path, "version"), f"no {term.label}", hint)
+    else:
+        hint = _hint(term.name, {one.name for one in same_kind}, term.kind)
+        yield source.problem((*path, term.kind), f"no {term.kind} {term.name}", hint)
+
+
+def _parameters(spec: MergeSpec, source: Source) -> Iterator[Problem]:
+    known = schemas.methods()[spec.method]["properties"]
+    for number, term in enumerate(spec.terms):
+        for name in term.parameters:
+            path: FieldPath = ("recipe", "terms", number, "parameters", name)
+            if name not in known:
+                message = f"{spec.method} has no parameter {name}"
+                yield source.problem(path, message, "remove it, or choose another method")
+    if spec.parameters.get("scope") == "model":
+        path = ("recipe", "parameters", "density")
+        for place, density in [(path, spec.parameters.get("density"))] + [
+            (("recipe", "terms", number, "parameters", "density"), term.parameters.get("density"))
+            for number, term in enumerate(spec.terms)
+        ]:
+            if isinstance(density, Mapping):
+                message = "expected a number with scope model, found a schedule"
+                yield source.problem(place, message, "use scope: tensor, or one density")
+
+
+def _weights(spec: MergeSpec, source: Source) -> Iterator[Problem]:
+    if not needs_positive_weights(spec):
+        return
+    rule = "linear averages" if spec.method == "linear" else "normalize divides by the sum"
+    hint = "use task_arithmetic to subtract" if spec.method == "linear" else "normalize: false"
+    for number, term in enumerate(spec.terms):
+        lowest = min(numbers_of(term.weight))
+        if lowest < 0:
+            path = ("recipe", "terms", number, "weight")
+            message = f"expected no negative weight ({rule}), found {lowest:g}"
+            yield source.problem(path, message, hint)
+            return
+    if not any(isinstance(term.weight, Mapping) for term in spec.terms):
+        yield from zero_sum(spec, source, [""], layers=1)
+
+
+def needs_positive_weights(spec: MergeSpec) -> bool:
+    """Return whether the recipe divides by the sum of its weights."""
+    return spec.method == "linear" or spec.parameters.get("normalize") is True
+
+
+def zero_sum(
+    spec: MergeSpec, source: Source, names: Sequence[str], *, layers: int
+) -> Iterator[Problem]:
+    """Yield a problem if the weights sum to 0 at one of the base's tensors."""
+    for name in names:
+        if sum(value_at(term.weight, name, layers) for term in spec.terms) <= 0:
+            where = f" at tensor {name}" if name else ""
+            message = f"expected a sum of weights above 0, found 0{where}"
+            hint = "" if spec.method == "linear" else "normalize: false"
+            yield source.problem(("recipe", "terms"), message, hint)
+            return
+
+
+def numbers_of(value: Scheduled) -> list[float]:
+    """Return every number that a number or schedule holds."""
+    if not isinstance(value, Mapping):
+        return [float(value)]
+    ends = [value[key] for key in ("embeddings", "head") if key in value]
+    return [*value["layers"], *ends, *(rule["value"] for rule in value.get("rules", ()))]
+
+
+def _evaluation(
+    catalog: Catalog, spec: MergeSpec, source: Source, broken: Collection[str]
+) -> Iterator[Problem]:
+    if spec.suite is None:
+        return
+    suite = catalog.suites.get(spec.suite)
+    if suite is None:
+        if f"catalog/suites/{spec.suite}/suite.yaml" not in broken:
+            hint = _hint(spec.suite, catalog.suites, "suite")
+            yield source.problem(("evaluation", "suite"), f"no suite {spec.suite}", hint)
+        return
+    tasks = {task["name"]: task["metric"] for task in suite.tasks}
+    can_retain = any(
+        term.kind != "merge" and max(numbers_of(term.weight)) > 0 for term in spec.terms
+    )
+    for task, gate in spec.gates.items():
+        path: FieldPath = ("evaluation", "gates", task)
+        if task not in tasks:
+            hint = did_you_mean(task, tasks) or f"tasks: {', '.join(tasks)}"
+            yield source.problem(path, f"suite {spec.suite} has no task {task}", hint)
+        elif gate.retention is not None and tasks[task] == "perplexity":
+            message = "retention is a share of a score, and perplexity is better when lower"
+            yield source.problem((*path, "retention"), message, "use at_most")
+        elif gate.retention is not None and not can_retain:
+            message = "expected an adapter or checkpoint of positive weight to compare with"
+            yield source.problem((*path, "retention"), message, "use at_least")
+
+
+def _cycles(catalog: Catalog, sources: Sources) -> list[Problem]:
+    state: dict[str, str] = {}
+    problems: list[Problem] = []
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        if state.get(name) == "open":
+            cycle = (*trail[trail.index(name) :], name)
+            last = cycle[-2]
+            position = next(
+                number
+                for number, term in enumerate(catalog.merges[last].terms)
+                if (term.kind, term.name) == ("merge", name)
+            )
+            message = f"these merges are made of each other: {' -> '.join(cycle)}"
+            source = sources[("merge", last)]
+            problems.append(source.problem(("recipe", "terms", position, "merge"), message))
+        if name in state:
+            return
+        state[name] = "open"
+        for upstream in catalog.merges[name].upstream:
+            if upstream in catalog.merges:
+                visit(upstream, (*trail, name))
+        state[name] = "done"
+
+    for name in sorted(catalog.merges):
+        visit(name, ())
+    return problems
+
+
+def immutable(catalog: Catalog, sources: Sources, before: Catalog) -> list[Problem]:
+    """Return what changed or vanished of versions that stand at an earlier revision."""
+    problems = []
+    for key, old in before.ingredients.items():
+        new = catalog.ingredients.get(key)
+        if new is None:
+            file = f"{old.folder.removesuffix('/weights')}/{old.kind}.yaml"
+            message = f"{old.label} stands at the earlier revision and may not vanish"
+            problems.append(
+                Problem(file, 0, 0, "", message, "restore it; use `revoked:` to end it")
+            )
+            continue
+        source = sources[(new.kind, new.name, str(new.version))]
+        facts: list[tuple[FieldPath, Any, Any]] = [
+            (("weights", "digest"), old.digest, new.digest),
+            (("base",), old.base, new.base),
+        ]
+        for path, was, now in facts:
+            if was != now:
+                message = f"{old.label} is immutable: expected {was}, found {now}"
+                hint = "make it a new version" if old.version else "give the new base another name"
+                problems.append(source.problem(path, message, hint))
+    return problems

@@ -1,0 +1,138 @@
+"""Measure a model on its suite, and what its gates compare with; every number is kept by key."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from registry import inputs, judge, keys
+from registry.keys import Artifact
+from registry.plan import gates_data
+from registry.record import Evaluation, input_label
+from registry.request import Declaration, alone, evaluation_request, key_of
+from registry.world import World
+from schemas import canonical
+from schemas.expression import mean_weight
+
+
+def evaluate(
+    world: World, one: Declaration, request: Mapping[str, Any], artifact: Artifact
+) -> Evaluation | None:
+    """Return the evaluation of a stored model with its verdicts; None if no suite is declared."""
+    wanted = one.evaluation(artifact.model_digest)
+    if wanted is None:
+        return None
+    metrics = _measure_stored(world, one.model, wanted, artifact)
+    baselines: dict[str, Mapping[str, float]] = {}
+    if any(gate.retention is not None for gate in one.gates.values()):
+        baselines = _baselines(world, one, request)
+    verdicts = judge.judge(one.gates, metrics, baselines)
+    return Evaluation(
+        key=key_of(wanted),
+        request=wanted,
+        metrics=metrics,
+        gates=gates_data(one.gates),
+        verdicts=tuple(verdict.as_data() for verdict in verdicts),
+        baselines=baselines,
+    )
+
+
+def failed(evaluation: Evaluation | None) -> tuple[str, ...]:
+    """Return the texts of the conditions that were not met."""
+    if evaluation is None:
+        return ()
+    return tuple(verdict["text"] for verdict in evaluation.verdicts if not verdict["passed"])
+
+
+def _measure_stored(
+    world: World, model: str, wanted: Mapping[str, Any], artifact: Artifact
+) -> Mapping[str, float]:
+    key = key_of(wanted)
+    if known := keys.read_evaluation(world.store.cache, key):
+        return _metrics(known)
+    scratch = world.store.staging()
+    try:
+        folder = scratch / "model"
+        world.store.materialize(artifact, folder, link=True)
+        return _measure(world, model, wanted, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _measure(
+    world: World, model: str, wanted: Mapping[str, Any], folder: Path
+) -> Mapping[str, float]:
+    world.observer.stage(model, "evaluate")
+    suite = wanted["suite"]
+    place = world.root / world.catalog.suites[suite["name"]].folder
+    order = {
+        "format_version": 1,
+        "task": "evaluate",
+        "request": wanted,
+        "inputs": {wanted["model"]: str(folder), suite["digest"]: str(place)},
+        "device": world.device,
+        "threads": None,
+        "memory_bytes": None,
+    }
+    report = world.run(model, order)
+    keys.write_evaluation(world.store.cache, key_of(wanted), report)
+    return _metrics(report)
+
+
+def _metrics(report: Mapping[str, Any]) -> Mapping[str, float]:
+    return {task: float(value) for task, value in report["metrics"].items()}
+
+
+def _baselines(
+    world: World, one: Declaration, request: Mapping[str, Any]
+) -> dict[str, Mapping[str, float]]:
+    """Return the metrics of each direct adapter or checkpoint of positive weight alone."""
+    found = {}
+    for position, term in enumerate(request["recipe"]["terms"]):
+        if term["input"]["kind"] != "merge" and mean_weight(term["weight"]) > 0:
+            found[input_label(term["input"])] = _baseline(world, one, alone(request, position))
+    return found
+
+
+def _baseline(world: World, one: Declaration, request: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return the metrics of an ingredient folded into the base at weight 1, never published."""
+    suite = one.suite_request
+    assert suite is not None
+    # The model digest is not known before it is built, so the ingredient's request stands for it.
+    key = canonical.digest({"build": key_of(request), "suite": evaluation_request(suite, "")})
+    if known := keys.read_evaluation(world.store.cache, key):
+        return _metrics(known)
+    label = input_label(request["recipe"]["terms"][0]["input"])
+    scratch = world.store.staging()
+    try:
+        report = build_folder(world, f"{label} alone", request, scratch)
+        wanted = evaluation_request(suite, report["model_digest"])
+        assert wanted is not None
+        metrics = _measure(world, f"{label} alone", wanted, scratch / "model")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    keys.write_evaluation(world.store.cache, key, {"metrics": dict(metrics)})
+    return metrics
+
+
+def build_folder(
+    world: World, model: str, request: Mapping[str, Any], scratch: Path
+) -> dict[str, Any]:
+    """Build a request into `scratch/model` and return the worker's report."""
+    folders = inputs.gather(world, request, scratch)
+    output = scratch / "model"
+    output.mkdir()
+    world.observer.stage(model, "build")
+    order = {
+        "format_version": 1,
+        "task": "build",
+        "request": request,
+        "inputs": folders,
+        "output": str(output),
+        "device": world.device,
+        "threads": None,
+        "memory_bytes": None,
+    }
+    return world.run(model, order)

@@ -1,0 +1,57 @@
+"""Where workers run: child processes of this machine, as many as there are jobs.
+
+Knows no spec and no plan. An order waits for a free worker; a worker serves one order at a time.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from registry.worker import Progress, Worker
+
+
+class Executor:
+    """Run orders on child processes, started when the first order comes."""
+
+    def __init__(self, jobs: int, log: Path) -> None:
+        """Take how many orders may run at once, and where workers' standard error is kept."""
+        self.jobs = jobs
+        self._workers = tuple(Worker(log=log) for _ in range(jobs))
+        self._free: queue.Queue[Worker] = queue.Queue()
+        for worker in self._workers:
+            self._free.put(worker)
+
+    @property
+    def started(self) -> int:
+        """Number of processes started so far; 0 for a sync with nothing to do."""
+        return sum(worker.started for worker in self._workers)
+
+    def run(
+        self, order: Mapping[str, Any], on_progress: Callable[[Progress], None]
+    ) -> dict[str, Any]:
+        """Return the report of an order; raises as `Worker.run` does."""
+        worker = self._free.get()
+        try:
+            return worker.run(order, on_progress)
+        finally:
+            self._free.put(worker)
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._workers:
+            worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

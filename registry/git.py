@@ -1,0 +1,289 @@
+"""The `git` command, one function per question. Knows paths and object ids, not what they hold.
+
+Paths go in and come out relative to the repository's root, with `/`. Git is asked with `-z` and in
+an environment of our own: a hook or another tool that started us may have pointed GIT_DIR or
+GIT_INDEX_FILE elsewhere, and a path with a `*` in it is a path, not a pattern.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.errors import NotNow, RegistryError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
+
+SYMLINK = "120000"
+SUBMODULE = "160000"
+
+# Who commits and how the network is reached stay the user's choice; all else would redirect git.
+_KEPT = (
+    "GIT_AUTHOR_",
+    "GIT_COMMITTER_",
+    "GIT_SSH",
+    "GIT_ASKPASS",
+    "GIT_SSL_",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_CONFIG_COUNT",  # this one and the next two are how CI systems give credentials
+    "GIT_CONFIG_KEY_",
+    "GIT_CONFIG_VALUE_",
+)
+_FIXED = {
+    "LC_ALL": "C",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",  # asking must not make a user's `git commit` fail
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+}
+_NETWORK_SECONDS = 120
+# Parts of git's messages after which the same command may work later.
+_PASSING = (
+    "index.lock",
+    "cannot lock ref",
+    "could not resolve host",
+    "unable to access",
+    "could not read from remote",
+    "connection",
+    "timed out",
+    "early eof",
+    "no space left",
+)
+
+
+def root(start: Path) -> Path:
+    """Return the root of the repository that `start` lies in, found upwards as git does.
+
+    Raises UsageError outside a repository.
+    """
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if (folder / ".git").exists():  # a file in linked work trees and submodules
+            return folder
+    msg = f"expected a folder inside a Git repository, found {start}"
+    raise UsageError(msg, "run the command in a catalog, or make one with: registry init DIR")
+
+
+def init(folder: Path, branch: str = "main") -> None:
+    """Make `folder` a Git repository whose first branch is `branch`; an existing one stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _ask(folder, "init", "--quiet", f"--initial-branch={branch}")
+
+
+def head(root: Path) -> str | None:
+    """Return the commit that is checked out, None before the first one."""
+    done = _run(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    return done.stdout.decode().strip() or None
+
+
+def resolve(root: Path, rev: str) -> str:
+    """Return the commit id of a revision: a branch, a tag, an id, `HEAD~1`.
+
+    Raises UsageError for an unknown one.
+    """
+    question = ("--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}")
+    done = _run(root, "rev-parse", *question) if rev and "\0" not in rev else None
+    if done is not None and done.returncode == 0:
+        return done.stdout.decode().strip()
+    names = _ask(root, "for-each-ref", "--format=%(refname:short)").decode(errors="replace").split()
+    msg = f"expected a revision of {root.name}, found {rev!a}"
+    raise UsageError(msg, did_you_mean(rev, names))
+
+
+def tree_files(root: Path, rev: str, prefix: str = "") -> dict[str, tuple[str, str]]:
+    """Return the files under `prefix` at a commit: path to (mode, object id), sorted by path."""
+    arguments = ("-r", "-z", "--full-tree", "--end-of-options", rev)
+    listing = _ask(root, "ls-tree", *arguments, *(("--", prefix) if prefix else ()))
+    found: dict[str, tuple[str, str]] = {}
+    for facts, path in _entries(listing):
+        mode, _, object_id = facts.split()
+        found[path] = (mode, object_id)
+    return found
+
+
+def tracked_modes(root: Path, prefix: str = "") -> dict[str, str]:
+    """Return the mode of every tracked file under `prefix`, SYMLINK and SUBMODULE among them."""
+    listing = _ask(root, "ls-files", "--stage", "-z", *(("--", prefix) if prefix else ()))
+    return {path: facts.split()[0] for facts, path in _entries(listing)}
+
+
+def _entries(listing: bytes) -> Iterable[tuple[str, str]]:
+    for entry in listing.split(b"\0"):
+        if entry:
+            facts, _, path = entry.partition(b"\t")
+            yield facts.decode("ascii"), os.fsdecode(path)
+
+
+def blob_sizes(root: Path, object_ids: Iterable[str]) -> dict[str, int]:
+    """Return the size of every object in bytes, without reading it."""
+    wanted = list(dict.fromkeys(object_ids))
+    told = _ask(root, "cat-file", "--batch-check", stdin="".join(f"{i}\n" for i in wanted).encode())
+    sizes: dict[str, int] = {}
+    for line in told.decode("ascii").splitlines():
+        sizes |= dict([_size(line)])
+    return sizes
+
+
+def read_blobs(root: Path, object_ids: Iterable[str]) -> dict[str, bytes]:
+    """Return the content of every object by id, from one call of git, all in memory at once."""
+    wanted = list(dict.fromkeys(object_ids))
+    if not wanted:
+        return {}
+    stdin = "".join(f"{object_id}\n" for object_id in wanted).encode()
+    told = _ask(root, "cat-file", "--batch", "--buffer", stdin=stdin)
+    blobs: dict[str, bytes] = {}
+    start = 0
+    while start < len(told):
+        end = told.index(b"\n", start)
+        object_id, size = _size(told[start:end].decode("ascii"))
+        blobs[object_id] = told[end + 1 : end + 1 + size]
+        start = end + 1 + size + 1
+    return blobs
+
+
+def _size(line: str) -> tuple[str, int]:
+    object_id, *facts = line.split()
+    if len(facts) != 2:  # `<id> missing`, in a shallow or partial clone
+        msg = f"expected the Git object {object_id}, found none"
+        raise RegistryError(msg, "fetch the whole history: git fetch --unshallow")
+    return object_id, int(facts[1])
+
+
+def status(root: Path, prefix: str = "") -> dict[str, str]:
+    """Return what differs from HEAD under `prefix`: path to git's two letters (`??`: untracked)."""
+    arguments = ("--porcelain", "-z", "--untracked-files=all", "--no-renames")
+    told = _ask(root, "status", *arguments, *(("--", prefix) if prefix else ()))
+    lines = [os.fsdecode(entry) for entry in told.split(b"\0") if entry]
+    return {line[3:]: line[:2] for line in lines}
+
+
+def is_dirty(root: Path, paths: Iterable[str]) -> bool:
+    """Return whether any of these files, or anything below these folders, differs from HEAD."""
+    asked = {path.rstrip("/") for path in paths}
+    return any(not asked.isdisjoint(_with_parents(path)) for path in status(root))
+
+
+def _with_parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def ignored(root: Path, paths: Iterable[str]) -> set[str]:
+    """Return those of the paths that .gitignore files leave out; a tracked one is not ignored."""
+    stdin = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    if not stdin:
+        return set()
+    done = _run(root, "check-ignore", "-z", "--stdin", stdin=stdin)
+    if done.returncode not in (0, 1):  # 1: none of them
+        raise _failure("check-ignore", done)
+    return {os.fsdecode(path) for path in done.stdout.split(b"\0") if path}
+
+
+def commit(root: Path, paths: Iterable[str], message: str) -> str:
+    """Commit these paths and nothing else, and return the commit; what else is staged stays so.
+
+    A path that vanished is committed as removed. Without any change HEAD is returned as it is.
+    """
+    asked = set(paths)
+    changed = sorted(path for path in status(root) if path in asked)
+    if not changed:
+        return resolve(root, "HEAD")
+    stdin = b"".join(os.fsencode(path) + b"\0" for path in changed)
+    listed = ("--pathspec-from-file=-", "--pathspec-file-nul")
+    _ask(root, "add", "--all", *listed, stdin=stdin)
+    _ask(root, "commit", "--quiet", "--only", f"--message={message}", *listed, stdin=stdin)
+    return resolve(root, "HEAD")
+
+
+def fetch(root: Path) -> None:
+    """Fetch from the remote of the current branch, or `origin`. Raises NotNow without network."""
+    remote, _ = _upstream(root)
+    _ask(root, "fetch", "--quiet", "--end-of-options", remote, seconds=_NETWORK_SECONDS)
+
+
+def push(root: Path) -> bool:
+    """Push the current branch if its remote has not moved meanwhile; False if it has.
+
+    Never forced: the remote takes the new commit only on top of what it has at that moment.
+    Raises NotNow without network, RegistryError when the remote refuses for another reason.
+    """
+    remote, ref = _upstream(root)
+    arguments = ("--porcelain", "--end-of-options", remote, f"HEAD:{ref}")
+    done = _run(root, "push", *arguments, seconds=_NETWORK_SECONDS)
+    told = done.stdout.decode(errors="replace")
+    refusals = [line.split("\t")[-1] for line in told.splitlines() if line.startswith("!")]
+    if done.returncode == 0:
+        return True
+    if any(part in line for line in refusals for part in ("[rejected]", "cannot lock ref")):
+        return False
+    if refusals:
+        msg = f"git push: {refusals[0]}"
+        raise RegistryError(msg, "the remote refuses this branch; see its rules or hooks")
+    raise _failure("push", done)
+
+
+def has_upstream(root: Path) -> bool:
+    """Return whether the current branch, or the repository as `origin`, has a place to push to."""
+    remote, _ = _upstream(root)
+    return remote in _ask(root, "remote").decode(errors="replace").split()
+
+
+def _upstream(root: Path) -> tuple[str, str]:
+    """Return remote and ref of the current branch; `origin` and the same name if none is set."""
+    branch = _run(root, "symbolic-ref", "--quiet", "--short", "HEAD").stdout.decode().strip()
+    if not branch:
+        msg = "expected a branch, found a detached HEAD"
+        raise RegistryError(msg, "check out a branch: git switch BRANCH")
+    keys = (f"branch.{branch}.remote", f"branch.{branch}.merge")
+    remote, ref = (_run(root, "config", "--get", key).stdout.decode().strip() for key in keys)
+    return remote or "origin", ref or f"refs/heads/{branch}"
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for git: that of the caller without what would redirect git."""
+    kept = {k: v for k, v in given.items() if not k.startswith("GIT_") or k.startswith(_KEPT)}
+    return kept | _FIXED
+
+
+def _ask(root: Path, verb: str, *arguments: str, stdin: bytes = b"", seconds: int = 600) -> bytes:
+    done = _run(root, verb, *arguments, stdin=stdin, seconds=seconds)
+    if done.returncode != 0:
+        raise _failure(verb, done)
+    return done.stdout
+
+
+def _run(
+    root: Path, verb: str, *arguments: str, stdin: bytes = b"", seconds: int = 600
+) -> CompletedProcess[bytes]:
+    import subprocess  # 10 ms: commands that find everything in the index do without
+
+    command = ["git", "-C", str(root), verb, *arguments]
+    env = environment(os.environ)
+    try:
+        return subprocess.run(
+            command, input=stdin, capture_output=True, env=env, timeout=seconds, check=False
+        )
+    except FileNotFoundError:
+        msg = "expected the command git, found none"
+        raise RegistryError(msg, "install Git 2.30 or newer") from None
+    except subprocess.TimeoutExpired:
+        msg = f"git {verb}: no answer within {seconds} s"
+        raise NotNow(msg) from None
+
+
+def _failure(verb: str, done: CompletedProcess[bytes]) -> RegistryError:
+    """Return what git said last as an error, a passing one if it looks like that."""
+    lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    fatal = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    last = (fatal or lines or [f"exit code {done.returncode}"])[-1]
+    message = f"git {verb}: {last.removeprefix('fatal: ').removeprefix('error: ')}"
+    if any(part in "\n".join(lines).lower() for part in _PASSING):
+        return NotNow(message, "try again later")
+    if "tell me who you are" in "\n".join(lines).lower():
+        return RegistryError(message, "set user.name and user.email: git config user.email …")
+    return RegistryError(message)

@@ -1,0 +1,201 @@
+"""What was read last time, so that a command reads only what changed since. Knows no meaning.
+
+One file in `.registry/`, which may be deleted at any time: an unreadable one counts as empty, one
+written by other schemas or another version of our readers too. Its first line is the version of
+the readers and the sha256 of the rest, which is JSON. An entry is trusted while size,
+modification time, change time and inode of its files are what they were, and never if a file had
+changed within 2 s before it was looked at: a second change in the same tick of the file system's
+clock would not show.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import schemas
+from schemas.digest import FileHash, hash_file, list_files, tree_digest
+
+FOLDER = ".registry"
+FILE = "index"
+SETTLING_NS = 2 * 10**9
+# Objects of Git never change, so nothing else would ever remove their entries.
+MOST_ENTRIES = 20_000
+
+Signature = list[Any]
+"""Plain data that changes whenever what was computed from might have."""
+
+
+Identity = os.stat_result | tuple[int, int, int, int] | str
+"""What tells a file's content apart: its stat, its (size, mtime_ns, ctime_ns, inode), or the id of
+an object of Git."""
+
+
+def signature(identity: Identity) -> Signature | None:
+    """Return an identity as plain data, None if the file changed too recently to rely on it."""
+    if isinstance(identity, str):
+        return [identity]
+    if isinstance(identity, os.stat_result):
+        stat = identity
+        identity = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    if time.time_ns() - max(identity[1], identity[2]) < SETTLING_NS:
+        return None
+    return list(identity)
+
+
+class Index:
+    """Remembered results by kind and key; `save` writes them if there are new ones."""
+
+    def __init__(self, root: Path) -> None:
+        """Read the index of the repository at `root`; any damage makes it an empty one."""
+        self._root = root
+        self._path = root / FOLDER / FILE
+        self._version = _version()
+        self._entries = self._read()
+        self._used: set[tuple[str, str]] = set()
+        self._is_changed = False
+
+    def _read(self) -> dict[str, dict[str, list[Any]]]:
+        try:
+            first, _, rest = self._path.read_bytes().partition(b"\n")
+            if first.decode() != f"{self._version} {sha256(rest).hexdigest()}":
+                return {}
+            table: dict[str, dict[str, list[Any]]] = json.loads(rest)
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return table
+
+    def get_document(self, file: str, identity: Identity) -> Any | None:
+        """Return the data of a document that had no problems, None if it must be read again."""
+        return self._get(*_document_key(file, identity), signature(identity))
+
+    def put_document(self, file: str, identity: Identity, data: Any) -> None:
+        """Remember the data of a document without problems.
+
+        `identity` was taken before the file was read.
+        """
+        self._put(*_document_key(file, identity), signature(identity), data)
+
+    def cached(
+        self, kind: str, key: str, facts: Signature | None, compute: Callable[[], Any]
+    ) -> Any:
+        """Return what `compute` returned for the same facts before, or now.
+
+        Results are plain data. None is not remembered, and nothing is if `facts` is None.
+        """
+        known = self._get(kind, key, facts)
+        if known is not None:
+            return known
+        value = compute()
+        self._put(kind, key, facts, value)
+        return value
+
+    def folder_signature(self, folder: Path) -> Signature | None:
+        """Return the facts about all files of a folder, None if one changed too recently.
+
+        Raises TreeError for what has no digest: a symlink, a Git LFS pointer, a device.
+        """
+        facts: Signature = []
+        for path in list_files(folder):
+            one = signature((folder / path).lstat())
+            if one is None:
+                return None
+            facts.append([path, *one])
+        return facts
+
+    def folder_digest(self, folder: Path) -> str:
+        """Return the tree digest of a folder; only files that changed are read again.
+
+        Raises TreeError for what has no digest: a symlink, a Git LFS pointer, a device.
+        """
+        key = self._key(folder)
+        facts = self.folder_signature(folder)
+        known = self._get("folder", key, facts)
+        if known is not None:
+            return str(known)
+        digest = tree_digest({path: self._hash(folder / path) for path in list_files(folder)})
+        self._put("folder", key, facts, digest)
+        return digest
+
+    def _hash(self, path: Path) -> FileHash:
+        key = self._key(path)
+        facts = signature(path.lstat())
+        known = self._get("file", key, facts)
+        if known is not None:
+            return FileHash(known[0], known[1])
+        found = hash_file(path)
+        self._put("file", key, facts, [found.sha256, found.size])
+        return found
+
+    def _key(self, path: Path) -> str:
+        return os.path.relpath(path, self._root)
+
+    def _get(self, kind: str, key: str, facts: Signature | None) -> Any | None:
+        entry = self._entries.get(kind, {}).get(key)
+        if entry is None or facts is None or entry[0] != facts:
+            return None
+        self._used.add((kind, key))
+        return entry[1]
+
+    def _put(self, kind: str, key: str, facts: Signature | None, value: Any) -> None:
+        if facts is None or value is None:
+            return
+        self._entries.setdefault(kind, {})[key] = [facts, value]
+        self._used.add((kind, key))
+        self._is_changed = True
+
+    def save(self) -> None:
+        """Write the index if anything is new; that it cannot be written is no error."""
+        if not self._is_changed:
+            return
+        entries = {kind: self._kept(kind, table) for kind, table in self._entries.items()}
+        try:
+            rest = json.dumps(entries, separators=(",", ":")).encode()
+            self._write(f"{self._version} {sha256(rest).hexdigest()}\n".encode() + rest)
+        except (OSError, ValueError):  # read-only, full, or data that JSON does not have
+            return
+        self._is_changed = False
+
+    def _kept(self, kind: str, table: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        is_of_paths = kind in ("document", "file", "folder")
+        kept = {
+            key: entry
+            for key, entry in table.items()
+            if (kind, key) in self._used or not is_of_paths or (self._root / key).exists()
+        }
+        return dict(list(kept.items())[-MOST_ENTRIES:])
+
+    def _write(self, content: bytes) -> None:
+        folder = self._path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        keep_out = folder / ".gitignore"
+        if not keep_out.exists():
+            keep_out.write_text("*\n", "utf-8")
+        temporary = folder / f"{FILE}.{os.getpid()}.tmp"
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _document_key(file: str, identity: Identity) -> tuple[str, str]:
+    # One path has many objects in the history and one file in the working tree.
+    return ("blob", f"{identity}:{file}") if isinstance(identity, str) else ("document", file)
+
+
+def _version() -> str:
+    """Return what tells apart the readers that made an index: all schemas and their code."""
+    ours = Path(__file__).parent
+    theirs = Path(str(schemas.__file__)).parent
+    readers = [ours / f"{name}.py" for name in ("documents", "schema", "weights", "index")]
+    digest = sha256()
+    for file in sorted([*theirs.glob("*.json"), *theirs.glob("*.py"), *readers]):
+        if file.is_file():
+            digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,35 @@
+"""One sync at a time in a repository: `flock`, which no way of dying leaves behind."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry.errors import NotNow
+
+_PAUSE_SECONDS = 0.1
+
+
+@contextmanager
+def held(path: Path, timeout_seconds: float) -> Iterator[None]:
+    """Hold the lock; raises NotNow if another process still holds it after `timeout_seconds`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        end = time.monotonic() + timeout_seconds
+        while not _try(file.fileno()):
+            if time.monotonic() >= end:
+                msg = f"another sync holds {path.name} since more than {timeout_seconds:g} s"
+                raise NotNow(msg, "wait for it, or pass a longer --lock-timeout")
+            time.sleep(_PAUSE_SECONDS)
+        yield
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

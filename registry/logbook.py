@@ -1,0 +1,126 @@
+"""What MLflow is told about a published model, made from its record and build report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from registry import keys, lineage, record
+from registry.record import BuildRecord
+from registry.tracked import BuildLog, Operand
+from registry.world import World
+from schemas.canonical import canonical
+from schemas.expression import expression, mean_weight
+
+
+def build_log(world: World, fresh: BuildRecord) -> BuildLog:
+    """Return the log of a published model: recipe, operands, metrics, reports as files."""
+    built = fresh.built
+    assert built is not None
+    request = built.request
+    base, recipe = request["base"], request["recipe"]
+    spec = world.catalog.merges[fresh.model]
+    report = keys.read_report(world.store.cache, built.key) or {}
+    statistics = report.get("statistics", {})
+    operands = tuple(_operand(term) for term in recipe["terms"])
+    return BuildLog(
+        model=fresh.model,
+        key=built.key,
+        model_digest=built.model_digest,
+        artifact_digest=built.artifact["digest"],
+        expression=expression(base["name"], recipe),
+        commit=world.commit,
+        method=recipe["method"],
+        base=Operand("base", base["name"], None, base["digest"]),
+        operands=operands,
+        contains=_contains(world, fresh),
+        params=dict(_params(request)),
+        metrics={**dict(_metrics(fresh)), **dict(_statistics(statistics))},
+        files=_files(fresh, report),
+        source=f"dvc://catalog/builds/{fresh.model}.dvc",
+        description=spec.description,
+        owner=spec.owner,
+        labels=spec.labels,
+    )
+
+
+def _operand(term: Mapping[str, Any]) -> Operand:
+    source, weight = term["input"], term["weight"]
+    schedule = canonical(weight).decode() if isinstance(weight, Mapping) else None
+    return Operand(
+        kind=source["kind"],
+        name=source["name"],
+        version=source.get("version"),
+        digest=source["digest"],
+        weight=mean_weight(weight),
+        schedule=schedule,
+    )
+
+
+def _contains(world: World, fresh: BuildRecord) -> dict[str, str]:
+    """Return the ingredients inside the merges that this one is made of, with their paths."""
+    assert fresh.built is not None
+    requests = {
+        model: one.built.request
+        for model, one in record.read_all(world.root).items()
+        if isinstance(one, BuildRecord) and one.built
+    }
+    requests[fresh.model] = fresh.built.request
+    paths: dict[str, list[str]] = {}
+    for node, path in lineage.deeper(lineage.ingredients(fresh.model, requests, {})):
+        operand = Operand(node.kind, node.name, node.version, node.digest)
+        paths.setdefault(operand.key, []).append(path)
+    return {key: "; ".join(found) for key, found in sorted(paths.items())}
+
+
+def _params(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    recipe = request["recipe"]
+    yield "base", request["base"]["name"]
+    yield "method", recipe["method"]
+    for name, value in recipe["parameters"].items():
+        yield name, _text(value)
+    for term in recipe["terms"]:
+        yield f"w.{_operand(term).key}", _text(term["weight"])
+    for name in ("form", "dtype"):
+        yield f"output.{name}", request["output"][name]
+    yield "compute", recipe["compute"]
+    yield "numerics", str(request["numerics"])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else canonical(value).decode()
+
+
+def _metrics(fresh: BuildRecord) -> Iterator[tuple[str, float]]:
+    if fresh.evaluation:
+        suite = fresh.evaluation.request["suite"]["name"]
+        for task, value in fresh.evaluation.metrics.items():
+            yield f"eval.{suite}.{task}", value
+    if fresh.built:
+        yield "build.seconds", fresh.built.seconds
+        yield "build.peak_bytes", fresh.built.peak_bytes
+
+
+def _statistics(statistics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the plain numbers of the report's statistics, nested names joined by dots."""
+    for name, value in statistics.items():
+        if isinstance(value, Mapping):
+            if name != "tensors":  # hundreds of numbers: they are in the report
+                yield from ((f"{name}.{inner}", number) for inner, number in _statistics(value))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (name if "." in name else f"merge.{name}"), float(value)
+
+
+def _files(fresh: BuildRecord, report: Mapping[str, Any]) -> dict[str, bytes]:
+    assert fresh.built is not None
+    record_data = {key: value for key, value in fresh.as_data().items() if key != "mlflow"}
+    return {
+        "lineage/recipe.json": _pretty(fresh.built.request),
+        "lineage/record.json": _pretty(record_data),
+        "report/build.json": _pretty(report),
+    }
+
+
+def _pretty(data: Any) -> bytes:
+    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False).encode()

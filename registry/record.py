@@ -1,0 +1,238 @@
+"""Build records: what the last published build of a model was, in `catalog/builds/<model>.json`.
+
+Also the comparison of two build requests, field by field. Knows neither DVC nor MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from registry import keys
+from registry.errors import RegistryError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build made, and of what."""
+
+    key: str
+    request: Mapping[str, Any]
+    model_digest: str
+    artifact: Mapping[str, Any]
+    versions: Mapping[str, str]
+    device_class: str
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the model was measured on and how it was judged.
+
+    `gates` are the declared conditions by task, `verdicts` one line of data per gate, `baselines`
+    the metrics of each direct ingredient alone, by label.
+    """
+
+    key: str
+    request: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    gates: Mapping[str, Mapping[str, float]]
+    verdicts: tuple[Mapping[str, Any], ...] = ()
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """Where MLflow shows the model: id of the tracking store, run and version."""
+
+    store: str
+    run: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An attempt that a gate stopped; what is live stays beside it."""
+
+    key: str
+    model_digest: str
+    evaluation_key: str
+    gates: Mapping[str, Mapping[str, float]]
+    verdicts: tuple[Mapping[str, Any], ...]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRecord:
+    """The file of one model. `built` is None when only a rejected attempt is known."""
+
+    model: str
+    built: Built | None = None
+    evaluation: Evaluation | None = None
+    mlflow: Logged | None = None
+    rejected: Rejected | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the record as the plain data of its file; what is not known is left out."""
+        data: dict[str, Any] = {"format_version": FORMAT_VERSION, "model": self.model}
+        if self.built:
+            data |= asdict(self.built)
+        parts = (("evaluation", self.evaluation), ("mlflow", self.mlflow))
+        for name, part in (*parts, ("rejected", self.rejected)):
+            if part is not None:
+                data[name] = asdict(part)
+        return data
+
+
+class UnreadableRecord(RegistryError):
+    """A record file is not one of ours, or of a format that this version does not know."""
+
+
+def folder(root: Path) -> Path:
+    """Return where records and pointers lie."""
+    return root / "catalog" / "builds"
+
+
+def read(path: Path) -> BuildRecord:
+    """Return the record in a file; raises UnreadableRecord for what is none, OSError if absent."""
+    return parse(path.read_bytes(), path.name)
+
+
+def parse(content: bytes, name: str) -> BuildRecord:
+    """Return the record in the bytes of a file called `name`."""
+    try:
+        data = json.loads(content)
+        if data["format_version"] != FORMAT_VERSION:
+            msg = (
+                f"{name}: expected format_version {FORMAT_VERSION}, found {data['format_version']}"
+            )
+            raise UnreadableRecord(msg, "use the version of registry that wrote it, or delete it")
+        built = _part(Built, data) if "key" in data else None
+        return BuildRecord(
+            model=data["model"],
+            built=built,
+            evaluation=_optional(Evaluation, data.get("evaluation")),
+            mlflow=_optional(Logged, data.get("mlflow")),
+            rejected=_optional(Rejected, data.get("rejected")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = f"{name}: expected a build record, found something else ({error})"
+        raise UnreadableRecord(msg, "sync writes it anew") from error
+
+
+def _optional(kind: Any, data: Any) -> Any:
+    return None if data is None else _part(kind, data)
+
+
+def _part(kind: Any, data: Mapping[str, Any]) -> Any:
+    wanted = [one.name for one in fields(kind)]
+    values = {name: data[name] for name in wanted if name in data}
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return kind(**values)
+
+
+def read_all(root: Path) -> dict[str, BuildRecord | UnreadableRecord]:
+    """Return every record by model; an unreadable one stands as its error."""
+    records: dict[str, BuildRecord | UnreadableRecord] = {}
+    for path in sorted(folder(root).glob("*.json")):
+        try:
+            records[path.stem] = read(path)
+        except UnreadableRecord as error:
+            records[path.stem] = error
+    return records
+
+
+def write(root: Path, record: BuildRecord) -> None:
+    """Replace the record of a model atomically and durably."""
+    data = json.dumps(record.as_data(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    keys.replace_file(folder(root) / f"{record.model}.json", data.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field in which two build requests differ; `is_input` tells bytes from recipe."""
+
+    field: str
+    old: Any
+    new: Any
+    is_input: bool = False
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+    """Return where two build requests differ; terms are matched by what they name, not by place."""
+    differences = []
+    if old["numerics"] != new["numerics"]:
+        differences.append(Difference("numerics", old["numerics"], new["numerics"]))
+    if old["base"] != new["base"]:
+        differences.append(_input_change(old["base"], new["base"]))
+    old_recipe, new_recipe = old["recipe"], new["recipe"]
+    for key in sorted((old_recipe.keys() | new_recipe.keys()) - {"terms", "parameters"}):
+        if old_recipe.get(key) != new_recipe.get(key):
+            where = f"recipe.{key}"
+            differences.append(Difference(where, old_recipe.get(key), new_recipe.get(key)))
+    differences += _fields("recipe.parameters", old_recipe["parameters"], new_recipe["parameters"])
+    differences += _terms(old_recipe["terms"], new_recipe["terms"])
+    differences += _fields("output", old["output"], new["output"])
+    return differences
+
+
+def _fields(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            yield Difference(f"{prefix}.{key}", old.get(key), new.get(key))
+
+
+def input_label(source: Mapping[str, Any]) -> str:
+    """Return how texts name an input of a request: `adapter sql@1`."""
+    version = source.get("version")
+    return f"{source['kind']} {source['name']}" + (f"@{version}" if version is not None else "")
+
+
+def _input_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> Difference:
+    was, now = input_label(old), input_label(new)
+    if was == now:
+        return Difference(now, old["digest"], new["digest"], is_input=True)
+    return Difference(new["kind"], was, now, is_input=True)
+
+
+def _terms(old: Any, new: Any) -> Iterator[Difference]:
+    before = {input_label(term["input"]): term for term in old}
+    after = {input_label(term["input"]): term for term in new}
+    gone = [label for label in before if label not in after]
+    come = [label for label in after if label not in before]
+    for label in list(come):
+        # The same adapter in another version is a changed input, not one term less and one more.
+        successors = [one for one in gone if _same_thing(before[one], after[label])]
+        if len(successors) == 1:
+            was = successors[0]
+            yield _input_change(before[was]["input"], after[label]["input"])
+            yield from _term_fields(label, before[was], after[label])
+            gone.remove(was)
+            come.remove(label)
+    for label in sorted(before.keys() & after.keys()):
+        if before[label]["input"] != after[label]["input"]:
+            yield _input_change(before[label]["input"], after[label]["input"])
+        yield from _term_fields(label, before[label], after[label])
+    for label in sorted(gone):
+        yield Difference(f"recipe.terms[{label}]", before[label]["weight"], None)
+    for label in sorted(come):
+        yield Difference(f"recipe.terms[{label}]", None, after[label]["weight"])
+
+
+def _same_thing(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return all(old["input"][key] == new["input"][key] for key in ("kind", "name"))
+
+
+def _term_fields(
+    label: str, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[Difference]:
+    prefix = f"recipe.terms[{label}]"
+    if old["weight"] != new["weight"]:
+        yield Difference(f"{prefix}.weight", old["weight"], new["weight"])
+    yield from _fields(f"{prefix}.parameters", old["parameters"], new["parameters"])

@@ -1,0 +1,212 @@
+"""Plans, problems, lineage and results as text, JSON or Markdown. Computes none of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from registry.errors import Problem
+from registry.lineage import Node
+from registry.plan import Action, Change, Plan, Reason
+from registry.record import BuildRecord, UnreadableRecord
+from schemas.expression import number
+from schemas.schedule import Scheduled
+
+FORMAT_VERSION = 1
+_MARKDOWN_LIMIT = 60_000
+"""Characters of a Markdown plan; code hosts refuse comments of more than 65,535."""
+
+
+def as_json(data: Mapping[str, Any]) -> str:
+    """Return data as JSON for scripts, with the format's version first."""
+    return json.dumps({"format_version": FORMAT_VERSION, **data}, indent=2, ensure_ascii=False)
+
+
+def short(digest: str) -> str:
+    """Return the first twelve hex digits of a digest, with its prefix."""
+    return digest[:19] + "…" if digest else "-"
+
+
+def value_text(value: Any) -> str:
+    """Return a value of a reason as people read it."""
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return short(value) if value.startswith("sha256:") else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number(value)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def reason_text(reason: Reason) -> str:
+    """Return a reason on one line: `recipe-changed: recipe.method linear -> ties`."""
+    if reason.old is not None or (reason.new is not None and reason.field):
+        change = f"{value_text(reason.old)} -> {value_text(reason.new)}"
+        return f"{reason.kind}: {reason.field} {change}"
+    detail = reason.field or (value_text(reason.new) if reason.new is not None else "")
+    return f"{reason.kind}: {detail}" if detail else reason.kind
+
+
+def _notes(change: Change) -> str:
+    texts = [reason_text(reason) for reason in change.reasons]
+    kinds = {reason.kind for reason in change.reasons}
+    if change.action is Action.NONE and "undeclared" in kinds:
+        texts.append("kept; pass --prune to remove")
+    return "; ".join(texts)
+
+
+def plan_text(plan: Plan, *, with_idle: bool = False) -> str:
+    """Return a plan as lines: the name first, the reason last, the sum at the end."""
+    rows = [
+        (
+            change.model,
+            "kept" if change.action is Action.NONE else change.action.value,
+            _notes(change),
+        )
+        for change in plan.changes
+        if change.action is not Action.NONE or change.reasons or with_idle
+    ]
+    return "\n".join([*table(rows), f"plan {short(plan.digest)}  {summary_text(plan)}"])
+
+
+def summary_text(plan: Plan) -> str:
+    """Return the counts of a plan, also when there is nothing to do."""
+    counts = [
+        f"{count} to {name}"
+        for name, count in plan.summary.items()
+        if count and name not in ("none", "maybe")
+    ]
+    if waiting := plan.summary["maybe"]:
+        counts.append(f"{waiting} to see after that")
+    idle = [change for change in plan.changes if change.action is Action.NONE]
+    kept = sum(bool(change.reasons) for change in idle)
+    counts += [f"{kept} kept"] if kept else []
+    done = len(idle) - kept
+    text = ", ".join([*counts, f"{done} up to date"])
+    return text if not plan.is_empty else f"nothing to do: {text}"
+
+
+def table(rows: Iterable[Sequence[str]], *, head: Sequence[str] = ()) -> Iterator[str]:
+    """Yield rows with columns of equal width; the last column is as long as it is."""
+    every = [tuple(head), *map(tuple, rows)] if head else [tuple(row) for row in rows]
+    if not every:
+        return
+    widths = [max(len(row[column]) for row in every) for column in range(len(every[0]))]
+    for row in every:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        yield "  ".join([*cells, row[-1]]).rstrip()
+
+
+def plan_markdown(plan: Plan) -> str:
+    """Return a plan as a comment for a pull request: counts first, then a table, never too long."""
+    lines = [
+        f"### Merge plan: {summary_text(plan)}",
+        "",
+        "| model | action | why |",
+        "|---|---|---|",
+    ]
+    rows = [
+        f"| {_cell(change.model)} | {change.action.value} | {_cell(_notes(change))} |"
+        for change in plan.changes
+        if change.action is not Action.NONE or change.reasons
+    ]
+    size = sum(len(line) + 1 for line in lines)
+    for position, row in enumerate(rows):
+        size += len(row) + 1
+        if size > _MARKDOWN_LIMIT - 200:
+            lines.append(f"| … | | {len(rows) - position} more: run `registry plan` |")
+            break
+        lines.append(row)
+    if not rows:
+        lines = lines[:1]
+    return "\n".join([*lines, "", f"plan `{plan.digest}`"])
+
+
+def _cell(text: str) -> str:
+    for special in "\\`*_[]<>|":
+        text = text.replace(special, "\\" + special)
+    return text.replace("\n", " ")
+
+
+def problems_text(problems: Iterable[Problem]) -> str:
+    """Return problems as lines, each with its hint below."""
+    return "\n".join(problem.text() for problem in problems)
+
+
+def problem_data(problem: Problem) -> dict[str, Any]:
+    """Return a problem as plain data for `--format json`."""
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "field": problem.field,
+        "message": problem.message,
+        "hint": problem.hint,
+        "severity": "warning" if problem.is_warning else "error",
+    }
+
+
+def weight_text(weight: Scheduled | None) -> str:
+    """Return a signed weight: `+1`, `-0.5`, `[0.2…0.9]` for a schedule, nothing for none."""
+    if weight is None:
+        return ""
+    if isinstance(weight, Mapping):
+        layers = weight["layers"]
+        return f"[{number(layers[0])}…{number(layers[-1])}]"
+    return f"{'+' if weight >= 0 else ''}{number(weight)}"
+
+
+def lineage_text(node: Node) -> str:
+    """Return the ingredients of a model as a tree with signed weights."""
+    head = f"{node.name} = {node.expression}  {short(node.digest)}"
+    return "\n".join([head, *_branches(node, "")])
+
+
+def _branches(node: Node, indent: str) -> Iterator[str]:
+    for position, term in enumerate(node.terms):
+        is_last = position == len(node.terms) - 1
+        weight = f"{weight_text(term.weight)} " if term.weight is not None else ""
+        sign = "  (subtracted)" if term.is_negative else ""
+        line = f"{weight}{term.label}{sign}  {short(term.digest)}"
+        yield f"{indent}{'└─ ' if is_last else '├─ '}{line}"
+        yield from _branches(term, indent + ("   " if is_last else "│  "))
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Return metrics on one line: `sql 0.88, control 1`."""
+    return ", ".join(f"{task} {value:.3g}" for task, value in metrics.items()) or "-"
+
+
+def state_text(change: Change) -> str:
+    """Return a model's state for `status`: `built` or what its plan says, and why."""
+    if change.action is Action.NONE and not change.reasons:
+        return "built"
+    return (
+        f"{change.action.value}: {_notes(change)}"
+        if change.action is not Action.NONE
+        else _notes(change)
+    )
+
+
+def status_rows(
+    plan: Plan, recorded: Mapping[str, BuildRecord | UnreadableRecord]
+) -> list[dict[str, Any]]:
+    """Return one row of plain data per model: what is live, and what its plan says."""
+    rows = []
+    for change in plan.changes:
+        one = recorded.get(change.model)
+        built = one.built if isinstance(one, BuildRecord) else None
+        measured = one.evaluation if isinstance(one, BuildRecord) else None
+        rows.append(
+            {
+                "model": change.model,
+                "state": state_text(change),
+                "action": change.action.value,
+                "reasons": [reason.as_data() for reason in change.reasons],
+                "method": built.request["recipe"]["method"] if built else None,
+                "model_digest": built.model_digest if built else None,
+                "metrics": dict(measured.metrics) if measured else {},
+            }
+        )
+    return rows

@@ -1,0 +1,161 @@
+"""From declarations to build requests with every input pinned, and to their keys. Pure.
+
+A declared merge whose terms are merges too has holes until their model digests are known; `pin`
+fills them. What is not in the request cannot influence the bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import schemas
+from registry.schema import method_parameters
+from registry.spec import Catalog, Gate, MergeSpec, Term
+from schemas import canonical
+
+Request = Mapping[str, Any]
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One declared model as the plan sees it: its request with holes, and what else is wanted.
+
+    `request` has no digest in its terms of kind merge; `upstream` are the names of those merges.
+    """
+
+    model: str
+    request: Request
+    upstream: tuple[str, ...]
+    suite: str | None
+    suite_request: Mapping[str, Any] | None
+    gates: Mapping[str, Gate]
+    suspend: str
+    revoked: str
+
+    def pin(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Return the build request, its merge terms pinned to `digests` (model name to digest)."""
+        recipe = self.request["recipe"]
+        terms = []
+        for term in recipe["terms"]:
+            source = term["input"]
+            is_open = source["kind"] == "merge"
+            pinned = {**source, "digest": digests[source["name"]]} if is_open else source
+            terms.append({**term, "input": pinned})
+        if schemas.methods()[recipe["method"]]["x-symmetric"]:
+            terms.sort(key=lambda term: (term["input"]["digest"], canonical.canonical(term)))
+        return {**self.request, "recipe": {**recipe, "terms": terms}}
+
+    def evaluation(self, model_digest: str) -> dict[str, Any] | None:
+        """Return the evaluation request of the model with this digest, None without a suite."""
+        return evaluation_request(self.suite_request, model_digest)
+
+
+def evaluation_request(suite: Mapping[str, Any] | None, model_digest: str) -> dict[str, Any] | None:
+    """Return the evaluation request of a model on a suite, None without a suite."""
+    if suite is None:
+        return None
+    version = schemas.evaluator()
+    return {"format_version": 1, "evaluator": version, "model": model_digest, "suite": dict(suite)}
+
+
+def key_of(request: Request) -> str:
+    """Return the key of a build or evaluation request: the digest of its canonical JSON."""
+    return canonical.digest(dict(request))
+
+
+def declare(catalog: Catalog) -> dict[str, Declaration]:
+    """Return every declared model, each after all that it is made of."""
+    declared: dict[str, Declaration] = {}
+    for spec in catalog.ordered():
+        revoked = _revoked(catalog, spec, declared)
+        declared[spec.name] = _declaration(catalog, spec, revoked)
+    return declared
+
+
+def _declaration(catalog: Catalog, spec: MergeSpec, revoked: str) -> Declaration:
+    suite = catalog.suites[spec.suite] if spec.suite else None
+    wanted = None
+    if suite:
+        wanted = {"name": suite.name, "digest": suite.digest, "tasks": list(suite.tasks)}
+    return Declaration(
+        model=spec.name,
+        request=_request(catalog, spec),
+        upstream=tuple(sorted(set(spec.upstream))),
+        suite=spec.suite,
+        suite_request=wanted,
+        gates=spec.gates,
+        suspend=spec.suspend,
+        revoked=revoked,
+    )
+
+
+def _request(catalog: Catalog, spec: MergeSpec) -> dict[str, Any]:
+    method = schemas.methods()[spec.method]
+    base = catalog.base(spec.base)
+    recipe: dict[str, Any] = {
+        "method": spec.method,
+        "parameters": method_parameters(spec.method, spec.parameters),
+        "terms": [_term(catalog, term) for term in spec.terms],
+        "compute": spec.compute,
+    }
+    if method["x-seed"]:
+        recipe["seed"] = spec.seed
+    return {
+        "format_version": 1,
+        "numerics": schemas.numerics(),
+        "base": {"kind": "base", "name": base.name, "digest": base.digest},
+        "recipe": recipe,
+        "output": output(spec.output),
+    }
+
+
+def _term(catalog: Catalog, term: Term) -> dict[str, Any]:
+    source: dict[str, Any] = {"kind": term.kind, "name": term.name}
+    if term.kind != "merge":
+        source["version"] = term.version
+        source["digest"] = catalog.ingredients[term.id].digest
+    return {"input": source, "weight": term.weight, "parameters": dict(term.parameters)}
+
+
+def output(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the output options with defaults written out; the shard size in bytes.
+
+    A dtype that is left out is `base`: each tensor keeps its type there. The base's digest
+    determines it, so the request stays complete without a look at the base's bytes.
+    """
+    match = re.fullmatch(r"(\d+)([KMG]B)", given.get("max_shard_size", "5GB"))
+    assert match is not None, "the schema allows nothing else"
+    return {
+        "form": given.get("form", "model"),
+        "dtype": given.get("dtype", "base"),
+        "max_shard_size": int(match[1]) * _UNITS[match[2]],
+    }
+
+
+def _revoked(catalog: Catalog, spec: MergeSpec, declared: Mapping[str, Declaration]) -> str:
+    """Return which ingredient, at any depth, is revoked and why; nothing if none is."""
+    base = catalog.base(spec.base)
+    direct = [catalog.ingredients[term.id] for term in spec.terms if term.kind != "merge"]
+    for ingredient in (base, *direct):
+        if ingredient.revoked:
+            return f"{ingredient.label}: {ingredient.revoked}"
+    return next((declared[name].revoked for name in spec.upstream if declared[name].revoked), "")
+
+
+def alone(request: Request, position: int) -> dict[str, Any]:
+    """Return the request of one term alone at weight 1: what retention compares with."""
+    recipe = request["recipe"]
+    term = {"input": recipe["terms"][position]["input"], "weight": 1.0, "parameters": {}}
+    return {
+        **request,
+        "recipe": {
+            "method": "task_arithmetic",
+            "parameters": method_parameters("task_arithmetic", {}),
+            "terms": [term],
+            "compute": recipe["compute"],
+        },
+    }

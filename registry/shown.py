@@ -1,0 +1,99 @@
+"""What `registry show` tells of one model, as plain data and as text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from registry.record import BuildRecord, input_label
+from registry.report import metrics_text, table, weight_text
+from registry.request import Declaration
+from registry.spec import Catalog
+from schemas.expression import expression
+
+
+def model(
+    catalog: Catalog, declared: Declaration | None, known: BuildRecord | None, name: str
+) -> dict[str, Any]:
+    """Return what is inside a model: as built, or as declared if it was never built."""
+    built = known.built if known else None
+    request = built.request if built else declared.request if declared else None
+    spec = catalog.merges.get(name)
+    data: dict[str, Any] = {"model": name, "is_built": built is not None}
+    if spec:
+        data |= {"description": spec.description, "owner": spec.owner, "labels": dict(spec.labels)}
+    if request:
+        recipe = request["recipe"]
+        data |= {
+            "expression": expression(request["base"]["name"], recipe),
+            "base": request["base"],
+            "method": recipe["method"],
+            "parameters": recipe["parameters"],
+            "terms": recipe["terms"],
+            "output": request["output"],
+        }
+    if built:
+        data |= {
+            "key": built.key,
+            "model_digest": built.model_digest,
+            "artifact_digest": built.artifact["digest"],
+            "device_class": built.device_class,
+            "versions": dict(built.versions),
+            "seconds": built.seconds,
+            "peak_bytes": built.peak_bytes,
+        }
+    if known and known.evaluation:
+        one = known.evaluation
+        data["evaluation"] = {
+            "suite": one.request["suite"]["name"],
+            "metrics": dict(one.metrics),
+            "verdicts": [verdict["text"] for verdict in one.verdicts],
+        }
+    if known and known.mlflow:
+        logged = known.mlflow
+        data["mlflow"] = {"run": logged.run, "version": logged.version, "store": logged.store}
+    if known and known.rejected:
+        data["rejected"] = [verdict["text"] for verdict in known.rejected.verdicts]
+    return data
+
+
+def text(data: Mapping[str, Any]) -> str:
+    """Return the same as text."""
+    return "\n".join(_lines(data))
+
+
+def _lines(data: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{data['model']} = {data.get('expression', 'no readable record')}"
+    if data.get("description"):
+        yield f"  {data['description']}"
+    rows = [(name, str(data[name])) for name in ("method", "owner") if data.get(name)]
+    if data.get("parameters"):
+        pairs = (f"{name} {value}" for name, value in data["parameters"].items())
+        rows.append(("parameters", ", ".join(pairs)))
+    names = ("key", "model_digest", "artifact_digest", "device_class")
+    rows += [(name.replace("_", " "), data[name]) for name in names if data.get(name)]
+    if data["is_built"]:
+        rows.append(
+            ("built in", f"{data['seconds']:.1f} s, peak {data['peak_bytes'] / 1e6:.0f} MB")
+        )
+    if one := data.get("evaluation"):
+        rows.append((f"suite {one['suite']}", metrics_text(one["metrics"])))
+        rows += [("gate", verdict) for verdict in one["verdicts"]]
+    rows += [("last attempt", verdict) for verdict in data.get("rejected", ())]
+    if one := data.get("mlflow"):
+        rows.append(("mlflow", f"version {one['version']}, run {one['run']}"))
+    yield from (f"  {line}" for line in table(rows))
+    yield "  operands"
+    yield from (f"    {line}" for line in table(_operands(data)))
+    if not data["is_built"]:
+        yield "  not built"
+
+
+def _operands(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    if "base" not in data:
+        return []
+    rows = [("", input_label(data["base"]), data["base"]["digest"])]
+    for term in data["terms"]:
+        digest = term["input"].get("digest", "not built yet")
+        rows.append((weight_text(term["weight"]), input_label(term["input"]), digest))
+    return rows

@@ -1,0 +1,162 @@
+"""What a catalog declares, as frozen values: ingredients, merge specs, suites, settings.
+
+Knows neither files nor places nor how anything is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.schedule import Scheduled
+
+IngredientId = tuple[str, str, int | None]
+"""Kind, name and version (None for a base); unique in a catalog."""
+
+
+def label(kind: str, name: str, version: int | None = None) -> str:
+    """Return how texts name a thing: `adapter sql@1`, `merge general-coding`."""
+    return f"{kind} {name}" if version is None else f"{kind} {name}@{version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredient:
+    """A base, an adapter or a checkpoint: given bytes, known by their digest."""
+
+    kind: str
+    name: str
+    version: int | None
+    base: str | None
+    digest: str
+    folder: str
+    description: str = ""
+    license: str = ""
+    recover: str = ""
+    revoked: str = ""
+
+    @property
+    def id(self) -> IngredientId:
+        """Kind, name and version."""
+        return (self.kind, self.name, self.version)
+
+    @property
+    def label(self) -> str:
+        """How texts name it."""
+        return label(self.kind, self.name, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One operand of a recipe: what, with which weight."""
+
+    kind: str
+    name: str
+    version: int | None
+    weight: Scheduled
+    parameters: Mapping[str, Scheduled]
+
+    @property
+    def id(self) -> IngredientId:
+        """Kind, name and version (None for a merge)."""
+        return (self.kind, self.name, self.version)
+
+    @property
+    def label(self) -> str:
+        """How texts name it."""
+        return label(self.kind, self.name, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Conditions that a task's metric must meet for the model to be published."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+    retention: float | None = None
+
+    def as_data(self) -> dict[str, float]:
+        """Return the conditions that are set."""
+        conditions = {
+            "at_least": self.at_least,
+            "at_most": self.at_most,
+            "retention": self.retention,
+        }
+        return {name: value for name, value in conditions.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSpec:
+    """A declared model."""
+
+    name: str
+    base: str
+    method: str
+    parameters: Mapping[str, Any]
+    terms: tuple[Term, ...]
+    seed: int
+    compute: str
+    output: Mapping[str, Any]
+    suite: str | None = None
+    gates: Mapping[str, Gate] = field(default_factory=dict)
+    description: str = ""
+    owner: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    suspend: str = ""
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """Names of the merges that this one is made of."""
+        return tuple(term.name for term in self.terms if term.kind == "merge")
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """What a model is evaluated on; `digest` covers tasks and data, not the description."""
+
+    name: str
+    folder: str
+    tasks: tuple[Mapping[str, Any], ...]
+    digest: str
+
+    def metric(self, task: str) -> str:
+        """Return the metric of a task of this suite."""
+        return next(str(one["metric"]) for one in self.tasks if one["name"] == task)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """registry.yaml with its defaults."""
+
+    name: str
+    experiment: str = "merge-registry"
+    remote: str | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything that is declared, already cross-checked."""
+
+    settings: Settings
+    ingredients: Mapping[IngredientId, Ingredient]
+    merges: Mapping[str, MergeSpec]
+    suites: Mapping[str, Suite]
+
+    def base(self, name: str) -> Ingredient:
+        """Return a base by name."""
+        return self.ingredients[("base", name, None)]
+
+    def ordered(self) -> Iterator[MergeSpec]:
+        """Yield the merges, each after all that it is made of; otherwise by name."""
+        done: set[str] = set()
+
+        def visit(name: str) -> Iterator[MergeSpec]:
+            if name not in done:
+                done.add(name)
+                for upstream in sorted(self.merges[name].upstream):
+                    yield from visit(upstream)
+                yield self.merges[name]
+
+        for name in sorted(self.merges):
+            yield from visit(name)

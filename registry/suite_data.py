@@ -1,0 +1,69 @@
+"""The data files of a suite: JSON lines held to their form, and the suite's digest.
+
+Knows no metric's meaning; the evaluator judges answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from registry.errors import Problem
+from registry.index import Index
+from registry.tree import Entry, Tree
+from schemas import canonical
+from schemas.digest import FileHash
+
+_LINE_KEYS = {"id", "prompt", "expected"}
+
+
+def check(tree: Tree, index: Index, entry: Entry) -> tuple[FileHash, list[Problem]]:
+    """Return the content hash of a data file and what is wrong with its lines."""
+    known = index.get_document(entry.path, entry.identity)
+    if known is not None:
+        return FileHash(known["sha256"], known["size"]), []
+    content = tree.read(entry.path)
+    found = FileHash(hashlib.sha256(content).hexdigest(), len(content))
+    problems = _lines(entry.path, content) if entry.path.endswith(".jsonl") else []
+    if not problems:
+        index.put_document(entry.path, entry.identity, found.as_data())
+    return found, problems
+
+
+def digest(tasks: Sequence[Mapping[str, Any]], files: Mapping[str, FileHash]) -> str:
+    """Return the digest of a suite: its tasks with every default, and the content of its files."""
+    content = {name: file.as_data() for name, file in files.items()}
+    return canonical.digest({"tasks": list(tasks), "files": content})
+
+
+def _lines(path: str, content: bytes) -> list[Problem]:
+    problems: list[Problem] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError):
+            data = None
+        problems.extend(Problem(path, number, 1, field, text) for field, text in _faults(data))
+        if isinstance(data, dict) and (name := str(data.get("id"))) in seen:
+            message = f"expected an id of its own, found {name} of line {seen[name]} again"
+            problems.append(Problem(path, number, 1, "id", message))
+        elif isinstance(data, dict):
+            seen[name] = number
+    if not seen and not problems:
+        problems.append(Problem(path, 0, 0, "", "expected at least one line, found none"))
+    return problems
+
+
+def _faults(data: Any) -> list[tuple[str, str]]:
+    if not isinstance(data, dict):
+        return [("", "expected a JSON object")]
+    faults = [(key, "unknown field") for key in sorted(data.keys() - _LINE_KEYS)]
+    for key in ("id", "prompt"):
+        if not isinstance(data.get(key), str) or (key == "id" and not data[key]):
+            faults.append((key, "expected a text"))
+    return faults

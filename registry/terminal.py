@@ -1,0 +1,57 @@
+"""Progress on standard error: a bar on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from registry.worker import Progress
+
+
+class Terminal:
+    """Show what a sync is doing; results are not its business."""
+
+    def __init__(self) -> None:
+        """Look once whether a person is watching."""
+        self._is_terminal = sys.stderr.isatty()
+        self._title = ""
+        self._bar: Any = None
+
+    def stage(self, model: str, text: str) -> None:
+        """Begin a stage of a model."""
+        self.close()
+        self._title = f"{model}  {text}"
+        if not self._is_terminal:
+            click.echo(self._title, err=True)
+        else:
+            click.echo(f"\r\033[K{self._title}", err=True, nl=False)
+
+    def progress(self, model: str, progress: Progress) -> None:
+        """Move the bar of the current stage."""
+        if not self._is_terminal:
+            return
+        if self._bar is None:
+            click.echo("\r\033[K", err=True, nl=False)
+            self._bar = click.progressbar(
+                length=progress.total,
+                label=self._title,
+                file=sys.stderr,
+                show_pos=True,
+                item_show_func=lambda _: progress.unit,
+            )
+            self._bar.render_progress()
+        self._bar.update(progress.done - self._bar.pos)
+
+    def warn(self, message: str) -> None:
+        """Tell what did not work and fails nothing."""
+        self.close()
+        click.echo(f"warning: {message}", err=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar = None
+        if self._is_terminal and self._title:
+            click.echo("\r\033[K", err=True, nl=False)
+        self._title = ""

@@ -1,0 +1,267 @@
+"""MLflow, and only here: one run per build, registered versions, found again by build key.
+
+A projection of what Git holds, never the truth. The order of calls makes a crash harmless: the
+version comes last, so its presence says that the rest is there, and a run without one is taken up
+again. Whatever MLflow refuses is one `NotNow`, and after the first nothing more is asked, so that
+a server that is down costs seconds. Knows no plan and no path of the catalog.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from registry import tracking_text
+from registry.record import Logged
+from registry.tracked import BuildLog, Operand, shortened, tags, weight_metric
+from registry.tracking_models import Models, model_of
+from registry.tracking_place import (
+    CALM,
+    Pages,
+    artifact_folder,
+    default_uri,
+    known_store,
+    remember_store,
+    ui_command,
+)
+from registry.tracking_session import Session
+
+__all__ = [
+    "BuildLog",
+    "Logged",
+    "Operand",
+    "Pages",
+    "Tracker",
+    "default_uri",
+    "known_store",
+    "remember_store",
+    "ui_command",
+]
+
+CALL_SECONDS = 8
+"""How long one request may stay unanswered; MLflow itself tries for 247 s."""
+
+_BATCH = 100  # MLflow refuses more parameters or tags at once
+_METRIC_BATCH = 1000
+
+
+class Tracker:
+    """One experiment of one tracking store, for one command's time."""
+
+    def __init__(self, uri: str, experiment: str, *, deadline_seconds: float = 30.0) -> None:
+        """Take the store's address and the experiment's name; nothing is asked yet."""
+        self._uri = uri
+        self._name = experiment
+        self._session = Session(uri, deadline_seconds)
+        self._ask = self._session.ask
+        self._client: Any = None
+        self._experiment: Any = None
+        self._models: Models | None = None
+
+    def _open(self) -> Models:
+        if self._models is None:
+            # Importing MLflow and making the tables of a file take long, but wait for nobody.
+            self._client = self._session.work(_connected, self._uri)
+            self._experiment = self._find_experiment()
+            self._models = Models(
+                self._session,
+                self._client,
+                self._experiment.experiment_id,
+                partial(_create_version, self._uri, self._client),
+            )
+        return self._models
+
+    def _find_experiment(self) -> Any:
+        client, name = self._client, self._name
+        found = self._ask(client.get_experiment_by_name, name)
+        if found is None:
+            folder = artifact_folder(self._uri)
+            place = folder.as_uri() if folder else None
+            self._ask(client.create_experiment, name, artifact_location=place)
+            found = self._ask(client.get_experiment_by_name, name)
+        if "registry.store" not in found.tags:
+            mark = ("registry.store", str(uuid.uuid4()))
+            self._ask(client.set_experiment_tag, found.experiment_id, *mark)
+            found = self._ask(client.get_experiment_by_name, name)
+        return found
+
+    def store_id(self) -> str:
+        """Return the id of the tracking store, which a tag of the experiment keeps."""
+        self._open()
+        identity: str = self._experiment.tags["registry.store"]
+        return identity
+
+    def log(self, build: BuildLog) -> Logged:
+        """Log a build unless its key is logged already, and make its version the live one."""
+        models = self._open()
+        version = models.find_version(build.model, "registry.key", build.key)
+        if version is None:
+            version = self._log_build(build, models)
+        models.make_live(build, str(version.version))
+        return Logged(self.store_id(), version.run_id, str(version.version))
+
+    def _log_build(self, build: BuildLog, models: Models) -> Any:
+        run = self._take_run(build)
+        run_id = run.info.run_id
+        text = tracking_text.of_build(build, models.places(build))
+        self._log_facts(run, build, text)
+        self._log_operands(run, build, models)
+        model = self._take_output(run, build, models)
+        self._log_files(run_id, build.files)
+        self._log_metrics(run_id, build.metrics, run.info.start_time, model)
+        self._ask(self._client.set_terminated, run_id, "FINISHED")
+        return models.make_version(build.model, model, tags(build), text, run_id)
+
+    def _take_run(self, build: BuildLog) -> Any:
+        wanted = f"tags.`registry.key` = '{build.key}' AND tags.`registry.model` = '{build.model}'"
+        experiment = self._experiment.experiment_id
+        found = self._ask(self._client.search_runs, [experiment], wanted, max_results=1)
+        if found:
+            return found[0]
+        identity = {"registry.key": build.key, "registry.model": build.model}
+        # Several builds of one model stand in one list: eight digits tell them apart.
+        name = f"{build.model} {build.key.removeprefix('sha256:')[:8]}"
+        return self._ask(self._client.create_run, experiment, tags=identity, run_name=name)
+
+    def _log_facts(self, run: Any, build: BuildLog, text: str) -> None:
+        from mlflow.entities import Param, RunTag
+
+        facts = {"base": build.base.name, "method": build.method, **build.params}
+        params = [
+            Param(key, shortened(value))
+            for key, value in facts.items()
+            if key not in run.data.params  # a parameter cannot be written anew
+        ]
+        shown = tags(build) | {
+            "mlflow.note.content": text,
+            "mlflow.source.name": build.source,
+            "mlflow.source.git.commit": build.commit.removesuffix("+dirty"),
+        }
+        labels = [RunTag(key, value) for key, value in shown.items()]
+        for start in range(0, max(len(params), len(labels)), _BATCH):
+            part = slice(start, start + _BATCH)
+            batch = {"params": params[part], "tags": labels[part]}
+            self._ask(self._client.log_batch, run.info.run_id, **batch)
+
+    def _log_operands(self, run: Any, build: BuildLog, models: Models) -> None:
+        from mlflow.entities import LoggedModelInput, Metric
+
+        known = {model.model_id for model in getattr(run.inputs, "model_inputs", None) or ()}
+        ids: dict[Operand, str] = {}
+        for operand in (build.base, *build.operands):
+            if (found := models.ingredient(operand)) is not None:
+                ids[operand] = found[0]
+        added = [LoggedModelInput(model) for model in ids.values() if model not in known]
+        if added:
+            self._ask(self._client.log_inputs, run.info.run_id, models=added)
+        weights = []
+        for operand in build.operands:
+            name, value = weight_metric(operand)
+            # At the run's own time, so that writing it once more changes nothing.
+            at = run.info.start_time
+            weights.append(Metric(name, value, at, 0, model_id=ids.get(operand)))
+        self._ask(self._client.log_batch, run.info.run_id, metrics=weights)
+
+    def _take_output(self, run: Any, build: BuildLog, models: Models) -> str:
+        from mlflow.entities import LoggedModelOutput
+
+        if outputs := getattr(run.outputs, "model_outputs", None):
+            return str(outputs[0].model_id)
+        model = models.make_model(build.model, tags(build), run.info.run_id)
+        self._ask(self._client.log_outputs, run.info.run_id, [LoggedModelOutput(model, 0)])
+        return model
+
+    def _log_files(self, run: str, files: Mapping[str, bytes]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for path, data in files.items():
+                target = Path(folder, path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            self._ask(self._client.log_artifacts, run, folder)
+
+    def _log_metrics(self, run: str, metrics: Mapping[str, float], at: int, model: str) -> None:
+        from mlflow.entities import Metric
+
+        points = [Metric(key, value, at, 0, model_id=model) for key, value in metrics.items()]
+        self._log_points(run, points)
+
+    def _log_points(self, run: str, points: Sequence[Any]) -> None:
+        for start in range(0, len(points), _METRIC_BATCH):
+            part = points[start : start + _METRIC_BATCH]
+            self._ask(self._client.log_batch, run, metrics=part)
+
+    def log_metrics(self, logged: Logged, metrics: Mapping[str, float], model: str) -> None:
+        """Add metrics to a logged build, for a judgement that came later."""
+        self._open()
+        version = self._ask(self._client.get_model_version, model, logged.version)
+        self._log_metrics(logged.run, metrics, int(time.time() * 1000), model_of(version))
+
+    def unpublish(self, model: str) -> None:
+        """Take the alias `live` away from a model; its versions stay."""
+        self._open().take_back(model)
+
+    def log_curve(
+        self,
+        name: str,
+        xs: Sequence[float],
+        metrics: Mapping[str, Sequence[float]],
+        *,
+        x_name: str,
+        files: Mapping[str, bytes],
+    ) -> str:
+        """Log curves over `xs` as one run, whose steps are round(100 x); return the run's id."""
+        self._open()
+        from mlflow.entities import Metric
+
+        labels = {
+            "registry.kind": "curve",
+            "registry.x": x_name,
+            "mlflow.note.content": tracking_text.of_curve(x_name),
+        }
+        experiment = self._experiment.experiment_id
+        run = self._ask(self._client.create_run, experiment, tags=labels, run_name=name)
+        points = [
+            Metric(key, value, run.info.start_time, round(100 * x))
+            for key, values in metrics.items()
+            for x, value in zip(xs, values, strict=True)
+        ]
+        self._log_points(run.info.run_id, points)
+        self._log_files(run.info.run_id, files)
+        self._ask(self._client.set_terminated, run.info.run_id, "FINISHED")
+        return str(run.info.run_id)
+
+
+def _connected(uri: str) -> Any:
+    os.environ.update(CALM)
+    # Read when MLflow is imported or at each request; a retry could enter a thing twice.
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(CALL_SECONDS)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    if folder := artifact_folder(uri):
+        folder.mkdir(parents=True, exist_ok=True)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _create_version(uri: str, client: Any, name: str, model: str, **options: Any) -> Any:
+    # A store in a database looks the logged model up in the ambient store, whatever the client's
+    # is; and setting that one changes the environment of everyone else.
+    import mlflow
+
+    former = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        return client.create_model_version(
+            name, f"models:/{model}", await_creation_for=0, model_id=model, **options
+        )
+    finally:
+        mlflow.set_tracking_uri(None)
+        if former is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = former

@@ -1,0 +1,144 @@
+"""Registered models, their versions and the logged models behind them: found by tag, else made.
+
+Knows no run; MLflow's client is handed in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from registry import tracking_text
+from registry.tracked import BuildLog, Operand
+from registry.tracking_session import Session
+
+_LIVE, _PREVIOUS = "live", "previous"
+
+
+class Models:
+    """What one tracking store holds of merges and their ingredients."""
+
+    def __init__(
+        self, session: Session, client: Any, experiment: str, create: Callable[..., Any]
+    ) -> None:
+        """Take the conversation, the client, the experiment's id and the maker of versions."""
+        self._ask = session.ask
+        self._client = client
+        self._experiment = experiment
+        self._create = create
+        self._ingredients: dict[Operand, tuple[str, str]] = {}
+
+    def find_version(self, name: str, tag: str, value: str) -> Any:
+        """Return the newest version of a model with that tag, or None."""
+        wanted = f"name = '{name}' AND tags.`{tag}` = '{value}'"
+        found = self._ask(self._client.search_model_versions, wanted)
+        return max(found, key=lambda version: int(version.version), default=None)
+
+    def make_version(
+        self, name: str, model: str, facts: Mapping[str, str], text: str, run: str | None = None
+    ) -> Any:
+        """Return a new version of a registered model, which is made too if it is not there."""
+        if not self._is_registered(name):
+            labels = {"registry.kind": facts["registry.kind"]}
+            self._ask(self._client.create_registered_model, name, tags=labels)
+        options = {"run_id": run, "tags": dict(facts), "description": text}
+        version = self._ask(self._create, name, model, **options)
+        # Without the first of these the page of the logged model says "not registered".
+        known = json.dumps([{"name": name, "version": version.version}])
+        shown = {"mlflow.modelVersions": known, "mlflow.note.content": text}
+        self._ask(self._client.set_logged_model_tags, model, shown)
+        return version
+
+    def _is_registered(self, name: str) -> bool:
+        return bool(self._ask(self._client.search_registered_models, f"name = '{name}'"))
+
+    def make_model(self, name: str, facts: Mapping[str, str], run: str | None = None) -> str:
+        """Return the id of a logged model; one that a crash left without a version is taken up."""
+        tag = "registry.key" if "registry.key" in facts else "registry.digest"
+        wanted = f"name = '{name}' AND tags.`{tag}` = '{facts[tag]}'"
+        found = self._ask(self._client.search_logged_models, [self._experiment], wanted)
+        if found:
+            return str(found[0].model_id)
+        model = self._ask(
+            self._client.create_logged_model,
+            self._experiment,
+            name=name,
+            source_run_id=run,
+            # The page of such a model shows its parameters, but not its tags.
+            params={key.removeprefix("registry."): value for key, value in facts.items()},
+            tags=dict(facts),
+            model_type=facts["registry.kind"],
+        )
+        self._ask(self._client.finalize_logged_model, model.model_id, "READY")
+        return str(model.model_id)
+
+    def ingredient(self, operand: Operand) -> tuple[str, str] | None:
+        """Return the logged model and the version of an operand, made if need be.
+
+        None for a merge that this store does not hold: only its own build can enter it.
+        """
+        if operand not in self._ingredients:
+            is_merge = operand.kind == "merge"
+            tag = "registry.model_digest" if is_merge else "registry.digest"
+            version = self.find_version(operand.registered_name, tag, operand.digest)
+            if version is None and is_merge:
+                return None
+            if version is None:
+                version = self._enter(operand)
+            self._ingredients[operand] = (model_of(version), str(version.version))
+        return self._ingredients[operand]
+
+    def _enter(self, operand: Operand) -> Any:
+        facts = {
+            "registry.kind": operand.kind,
+            "registry.name": operand.name,
+            "registry.digest": operand.digest,
+        }
+        if operand.version is not None:
+            facts["registry.version"] = str(operand.version)
+        model = self.make_model(operand.title, facts)
+        text = tracking_text.of_ingredient(operand, self._experiment, model)
+        version = self.make_version(operand.registered_name, model, facts, text)
+        known = self._ask(self._client.search_model_versions, f"name = '{operand.registered_name}'")
+        texts = [other.description or "" for other in known]
+        whole = "\n\n".join(sorted(texts))
+        self._ask(self._client.update_registered_model, operand.registered_name, whole)
+        return version
+
+    def places(self, build: BuildLog) -> dict[str, str]:
+        """Return the links to the pages of a build's operands, by their keys."""
+        places = {}
+        for operand in (build.base, *build.operands):
+            if (found := self.ingredient(operand)) is not None:
+                places[operand.key] = tracking_text.version_link(operand.registered_name, found[1])
+        return places
+
+    def make_live(self, build: BuildLog, version: str) -> None:
+        """Point `live` at a version, `previous` at the one before, and describe the model so."""
+        name = build.model
+        former = self._ask(self._client.get_registered_model, name).aliases.get(_LIVE)
+        # An alias is a number or a text, as the store happens to give it.
+        if str(former) != version:
+            if former is not None:
+                # First this one, so that nothing is lost between the two calls.
+                self._ask(self._client.set_registered_model_alias, name, _PREVIOUS, str(former))
+            self._ask(self._client.set_registered_model_alias, name, _LIVE, version)
+        text = tracking_text.of_model(build, self.places(build), version)
+        self._ask(self._client.update_registered_model, name, text)
+
+    def take_back(self, name: str) -> None:
+        """Take `live` away from a model, and say so on its page."""
+        if not self._is_registered(name):
+            return
+        found = self._ask(self._client.get_registered_model, name)
+        if _LIVE in found.aliases:
+            self._ask(self._client.delete_registered_model_alias, name, _LIVE)
+        text = tracking_text.unpublished(found.description or "")
+        if text != found.description:
+            self._ask(self._client.update_registered_model, name, text)
+
+
+def model_of(version: Any) -> str:
+    """Return the id of the logged model behind a version."""
+    return str(version.source).removeprefix("models:/")

@@ -1,0 +1,101 @@
+"""Where the tracking store is, what was remembered of it, and how its pages are opened.
+
+Light: no MLflow import. Knows no build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from registry import keys
+from registry.tracking_text import VIEW
+
+_SQLITE = "sqlite:///"
+_CREDENTIALS = re.compile(r"(?<=//)[^/\s@]+@")
+
+CALM = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    # Jobs of MLflow's own would take eight more processes and 0.7 GB.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+"""Environment of every MLflow that we start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """How to look at a tracking store: what to start, if anything, and where to point a browser."""
+
+    url: str
+    argv: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+
+
+def default_uri(root: Path) -> str:
+    """Return the tracking store of a repository: the environment's, else a file of its own."""
+    given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return given or f"{_SQLITE}{root.absolute() / '.registry' / 'mlflow.db'}"
+
+
+def artifact_folder(uri: str) -> Path | None:
+    """Return the folder for artifacts of a store in a file, which lies beside it; else None."""
+    if not uri.startswith(_SQLITE):
+        return None
+    return Path(uri.removeprefix(_SQLITE)).absolute().parent / "mlartifacts"
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the credentials that an address may carry."""
+    return _CREDENTIALS.sub("", text)
+
+
+def known_store(root: Path, uri: str) -> str | None:
+    """Return the id of the store behind an address as it was last seen, without asking it."""
+    return _memory(root).get(_name(uri))
+
+
+def remember_store(root: Path, uri: str, store: str) -> None:
+    """Remember the id of the store behind an address."""
+    memory = _memory(root)
+    if memory.get(_name(uri)) != store:
+        memory[_name(uri)] = store
+        text = json.dumps(memory, indent=1, sort_keys=True) + "\n"
+        keys.replace_file(_memory_file(root), text.encode())
+
+
+def _name(uri: str) -> str:
+    # Hashed, because an address may carry a password.
+    return hashlib.sha256(uri.encode()).hexdigest()
+
+
+def _memory_file(root: Path) -> Path:
+    return root / ".registry" / "tracking.json"
+
+
+def _memory(root: Path) -> dict[str, str]:
+    try:
+        data = json.loads(_memory_file(root).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def ui_command(root: Path, uri: str, port: int = 5000) -> Pages:
+    """Return how to look at a store: MLflow's own server on it, or the server that it is."""
+    if urlsplit(uri).scheme in {"http", "https"}:
+        parts = urlsplit(without_secrets(uri))
+        base = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+        return Pages(f"{base}/#/models?{VIEW}")
+    folder = artifact_folder(uri) or root.absolute() / ".registry" / "mlartifacts"
+    argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    argv += ["--default-artifact-root", str(folder)]
+    argv += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return Pages(f"http://127.0.0.1:{port}/#/models?{VIEW}", tuple(argv), CALM)

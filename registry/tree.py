@@ -1,0 +1,117 @@
+"""Where a catalog's files come from: the working tree or a Git revision. Knows no meaning."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from registry import git
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file below `catalog/`: its path from the root, and what identifies its bytes.
+
+    `identity` is the Git object id, or (size, mtime_ns, ctime_ns, inode) of a working file.
+    """
+
+    path: str
+    identity: str | tuple[int, int, int, int]
+    is_link: bool = False
+
+
+class Tree(Protocol):
+    """A source of catalog files."""
+
+    @property
+    def root(self) -> Path:
+        """The repository's root."""
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return all files below `catalog/` but those in `weights/`, sorted by path."""
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of one of the entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingTree:
+    """The files as they lie there now."""
+
+    root: Path
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return all files below `catalog/`, sorted by path."""
+        return tuple(sorted(self._walk("catalog"), key=lambda entry: entry.path))
+
+    def _walk(self, folder: str) -> Iterator[Entry]:
+        try:
+            found = list(os.scandir(self.root / folder))
+        except FileNotFoundError:
+            return
+        for item in found:
+            path = f"{folder}/{item.name}"
+            facts = item.stat(follow_symlinks=False)
+            if stat.S_ISLNK(facts.st_mode):
+                yield Entry(path, "", is_link=True)
+            elif not stat.S_ISDIR(facts.st_mode):
+                yield Entry(path, signature(facts))
+            elif not is_opaque(path):
+                yield from self._walk(path)
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file."""
+        return (self.root / path).read_bytes()
+
+
+def signature(facts: os.stat_result) -> tuple[int, int, int, int]:
+    """Return what changes when a file changes: size, mtime, ctime (ns) and inode."""
+    return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+
+
+def is_opaque(folder: str) -> bool:
+    """Return whether a folder's content is bytes known by digest, no documents."""
+    parts = folder.split("/")
+    name = parts[-1]
+    is_weights = name == "weights" and parts[1] in ("bases", "adapters", "checkpoints")
+    is_artifact = len(parts) == 3 and parts[1] == "builds"
+    return is_weights or is_artifact or name.startswith(".")
+
+
+class RevisionTree:
+    """The files as a Git revision has them."""
+
+    def __init__(self, root: Path, revision: str) -> None:
+        """Read the list of files of `revision`; UsageError if it is unknown."""
+        self.root = root
+        commit = git.resolve(root, revision)
+        self._files = {
+            path: (mode, oid)
+            for path, (mode, oid) in git.tree_files(root, commit, "catalog").items()
+            if not any(is_opaque(parent) for parent in _parents(path))
+        }
+        self._blobs: dict[str, bytes] = {}
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return all files below `catalog/`, sorted by path."""
+        return tuple(
+            Entry(path, oid, is_link=mode in ("120000", "160000"))
+            for path, (mode, oid) in sorted(self._files.items())
+        )
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file; all documents are read in one call at the first question."""
+        oid = self._files[path][1]
+        if oid not in self._blobs:
+            wanted = {oid for mode, oid in self._files.values() if mode != "160000"}
+            self._blobs = git.read_blobs(self.root, sorted(wanted))
+        return self._blobs[oid]
+
+
+def _parents(path: str) -> Iterator[str]:
+    parts = path.split("/")
+    return ("/".join(parts[:end]) for end in range(2, len(parts)))

@@ -1,0 +1,81 @@
+"""What a sync works with: the loaded catalog, the store, the worker, the tracker, the settings.
+
+Chosen by the command line and handed to `reconcile`; holds them together and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+from registry.errors import NotNow
+from registry.executor import Executor
+from registry.index import Index
+from registry.request import Declaration
+from registry.spec import Catalog
+from registry.store import Store
+from registry.tracking import Tracker
+from registry.worker import Progress
+
+
+class Observer(Protocol):
+    """Who watches a sync: a terminal with a bar, or a log with lines."""
+
+    def stage(self, model: str, text: str) -> None:
+        """Hear that work on a model enters a stage."""
+
+    def progress(self, model: str, progress: Progress) -> None:
+        """Hear how far a stage has come."""
+
+    def warn(self, message: str) -> None:
+        """Hear what did not work and fails nothing."""
+
+
+@dataclass(slots=True)
+class World:
+    """The collaborators of one command in one repository."""
+
+    root: Path
+    catalog: Catalog
+    declared: Mapping[str, Declaration]
+    index: Index
+    store: Store
+    observer: Observer
+    executor: Executor
+    make_tracker: Callable[[], Tracker]
+    commit: str
+    device: str = "auto"
+    push: bool = False
+    # Held by whoever changes files, store or MLflow; given up while a worker computes.
+    turn: Lock = field(default_factory=Lock)
+    _tracker: Tracker | None = None
+    _tracking_failed: bool = False
+
+    def run(self, model: str, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the report of a worker; the turn is given to other jobs meanwhile."""
+        self.turn.release()
+        try:
+            return self.executor.run(
+                order, lambda progress: self.observer.progress(model, progress)
+            )
+        finally:
+            self.turn.acquire()
+
+    def track(self, what: Callable[[Tracker], Any]) -> Any:
+        """Return what MLflow answers, or None after one warning: it never fails a sync.
+
+        After the first failure the rest is left to the next sync.
+        """
+        if self._tracking_failed:
+            return None
+        try:
+            if self._tracker is None:
+                self._tracker = self.make_tracker()
+            return what(self._tracker)
+        except NotNow as error:
+            self._tracking_failed = True
+            self.observer.warn(f"MLflow: {error.message}; the next sync logs what is waiting")
+            return None

@@ -1,0 +1,61 @@
+"""What the control plane and the numerics agree on: JSON Schemas, canonical JSON, digests, headers.
+
+Both `registry` and `merger` import this package and it imports neither of them. Only the standard
+library and `rfc8785` are used, so that asking a question costs no heavy import.
+
+    __init__    the JSON Schemas by name, the `numerics` version, the methods and their parameters
+    canonical   RFC 8785 bytes of a value and their digest
+    digest      tree digests of folders; which files make a model
+    header      the header of one safetensors file, held to our rules, without reading a tensor
+    model       names and shapes of a model folder, single file or sharded
+    lora        which base tensor an adapter's factors change, and by which scale
+    schedule    one number per tensor from a number or a schedule
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+KINDS = ("registry", "base", "adapter", "checkpoint", "merge", "suite")
+"""Kinds of a catalog's documents; each has a schema of that name."""
+
+
+@cache
+def load(name: str) -> dict[str, Any]:
+    """Return the JSON Schema called `name` as it is shipped, for example `merge`."""
+    data: dict[str, Any] = json.loads(text(name))
+    return data
+
+
+def text(name: str) -> str:
+    """Return the text of the JSON Schema called `name`."""
+    return resources.files(__package__).joinpath(f"{name}.schema.json").read_text("utf-8")
+
+
+def numerics() -> int:
+    """Return the version of the numbers: raised when the same request would give other bytes."""
+    return _versions()["numerics"]
+
+
+def evaluator() -> int:
+    """Return the version of evaluation: raised when the same request would give other metrics."""
+    return _versions()["evaluator"]
+
+
+@cache
+def _versions() -> dict[str, int]:
+    source = resources.files(__package__).joinpath("numerics.json").read_text("utf-8")
+    return {name: value for name, value in json.loads(source).items() if name != "$comment"}
+
+
+def methods() -> dict[str, dict[str, Any]]:
+    """Return the table of methods: name to the schema of its parameters with our `x-` facts.
+
+    `x-weights` says whether terms carry weights, `x-symmetric` whether their order means nothing,
+    `x-seed` whether the method uses chance, `x-terms` the least number of terms.
+    """
+    table: dict[str, dict[str, Any]] = load("merge")["$defs"]["methods"]
+    return table

@@ -1,0 +1,76 @@
+"""A recipe as a line that people read: `base + 1·sql@1 − 0.5·shout@1`. From plain data alone.
+
+The model card, MLflow and every report show this line, so it is written in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from schemas.schedule import Scheduled
+
+
+def mean_weight(weight: Scheduled) -> float:
+    """Return the number that stands for a weight: itself, or the mean of a schedule's layers."""
+    if isinstance(weight, Mapping):
+        layers = weight["layers"]
+        return float(sum(layers) / len(layers))
+    return float(weight)
+
+
+def number(value: float) -> str:
+    """Return a number as people write it: `1`, `0.5`, `-0.25`."""
+    return f"{value:.6g}"
+
+
+def reference(thing: Mapping[str, Any]) -> str:
+    """Return `sql@1`, or the name alone for what has no version."""
+    version = thing.get("version")
+    return f"{thing['name']}" if version is None else f"{thing['name']}@{version}"
+
+
+def expression(base: str, recipe: Mapping[str, Any]) -> str:
+    """Return the line for a resolved recipe, as a build request holds it.
+
+    Task arithmetic is written as the sum that it is, the other methods as a function of the base
+    and the weighted terms. A schedule is shown as `[first…last]`.
+    """
+    method, terms = recipe["method"], recipe["terms"]
+    if method != "task_arithmetic":
+        operands = ", ".join(_weighted(term) for term in terms)
+        return f"{method}({base}; {operands})"
+    signed = _signed_sum(terms)
+    factor = recipe["parameters"]["lambda"]
+    if factor != 1 or recipe["parameters"]["normalize"]:
+        divisor = " / Σw" if recipe["parameters"]["normalize"] else ""
+        return f"{base} + {_amount(factor)}·({signed.removeprefix('+ ')}){divisor}"
+    return f"{base} {signed}"
+
+
+def _signed_sum(terms: Sequence[Mapping[str, Any]]) -> str:
+    # The minuend comes first: people read what a model is before what was taken away.
+    ordered = sorted(terms, key=lambda term: mean_weight(term["weight"]) < 0)
+    parts = []
+    for term in ordered:
+        weight = term["weight"]
+        is_negative = not isinstance(weight, Mapping) and weight < 0
+        amount = _amount(-weight if is_negative else weight)
+        parts.append(f"{'−' if is_negative else '+'} {amount}·{reference(term['input'])}")
+    return " ".join(parts)
+
+
+def _weighted(term: Mapping[str, Any]) -> str:
+    weight = term["weight"]
+    amount = _amount(weight).replace("-", "−")
+    return f"{amount}·{reference(term['input'])}"
+
+
+def _amount(weight: Scheduled) -> str:
+    if isinstance(weight, Mapping):
+        layers = weight["layers"]
+        ends = (
+            number(layers[0]) if len(layers) == 1 else f"{number(layers[0])}…{number(layers[-1])}"
+        )
+        return f"[{ends}]"
+    return number(weight)

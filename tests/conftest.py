@@ -1,0 +1,106 @@
+"""Fixtures that every test file shares: no hub, no telemetry, no user's own configuration."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    DO_NOT_TRACK="true",
+    DVC_NO_ANALYTICS="true",
+    GIT_CONFIG_NOSYSTEM="1",
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests away from the user's home: Git's identity and DVC's site cache are made here."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = Test\n\temail = test@localhost\n[init]\n\tdefaultBranch = main\n"
+    )
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(home / "dvc-site"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left: exit code and both outputs."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A catalog repository of the example, with the ways to act on it."""
+
+    root: Path
+
+    def run(self, *arguments: str, **environment: str) -> Ran:
+        """Run `registry` as a real process in the repository."""
+        done = subprocess.run(
+            [*REGISTRY, *arguments],
+            cwd=self.root,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def git(self, *arguments: str) -> str:
+        """Run git in the repository."""
+        return subprocess.run(
+            ["git", *arguments], cwd=self.root, capture_output=True, text=True, check=True
+        ).stdout
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace a text in a file of the repository."""
+        path = self.root / file
+        text = path.read_text("utf-8")
+        assert old in text, (file, old)
+        path.write_text(text.replace(old, new), "utf-8")
+
+    def commit(self, message: str = "change") -> None:
+        """Commit everything."""
+        self.git("add", "-A")
+        self.git("commit", "-qm", message)
+
+
+REGISTRY = (sys.executable, "-m", "registry")
+
+
+@pytest.fixture
+def make_repository(tmp_path: Path) -> Callable[[str], Repository]:
+    """Return a maker of example catalogs, each in a folder of its own."""
+
+    def make(name: str = "models") -> Repository:
+        from registry import example, founding
+
+        root = tmp_path / name
+        founding.found(root)
+        example.write(root)
+        made = Repository(root)
+        made.commit("start")
+        return made
+
+    return make
+
+
+@pytest.fixture
+def repository(make_repository: Callable[[str], Repository]) -> Iterator[Repository]:
+    """Return an example catalog."""
+    yield make_repository("models")
