@@ -127,9 +127,8 @@ def _operands(request: BuildRequest) -> Iterable[tuple[str, ...]]:
         differing = ", ".join(
             f"{name} {_value(value)}" for name, value in sorted(term.parameters.items())
         )
-        yield (
-            _code(operand.short), operand.kind, _value(term.weight), differing, _code(operand.digest)
-        )  # fmt: skip
+        weight, digest = _value(term.weight), _code(operand.digest)
+        yield _code(operand.short), operand.kind, weight, differing, digest
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

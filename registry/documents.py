@@ -171,8 +171,6 @@ class _Composer:
                     break
         except yaml.MarkedYAMLError as error:
             self.problems.append(_syntax_problem(self.file, text, error))
-        except yaml.YAMLError as error:
-            self._refuse((1, 1), "", f"expected YAML, found {_one_line(error)}")
         if not self.problems and not self.documents:
             self._refuse((0, 0), "", "expected a mapping, found an empty file")
         if self.problems:

@@ -175,13 +175,14 @@ def _with_parents(path: str) -> list[str]:
 
 def ignored(root: Path, paths: Iterable[str]) -> set[str]:
     """Return those of the paths that .gitignore files leave out; a tracked one is not ignored."""
-    stdin = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    # This verb refuses GIT_LITERAL_PATHSPECS; a path that starts with ./ has no magic either.
+    stdin = b"".join(b"./" + os.fsencode(path) + b"\0" for path in paths)
     if not stdin:
         return set()
     done = _run(root, "check-ignore", "-z", "--stdin", stdin=stdin)
     if done.returncode not in (0, 1):  # 1: none of them
         raise _failure("check-ignore", done)
-    return {os.fsdecode(path) for path in done.stdout.split(b"\0") if path}
+    return {os.fsdecode(path).removeprefix("./") for path in done.stdout.split(b"\0") if path}
 
 
 def commit(root: Path, paths: Iterable[str], message: str) -> str:
@@ -264,6 +265,8 @@ def _run(
 
     command = ["git", "-C", str(root), verb, *arguments]
     env = environment(os.environ)
+    if verb == "check-ignore":
+        del env["GIT_LITERAL_PATHSPECS"]
     try:
         return subprocess.run(
             command, input=stdin, capture_output=True, env=env, timeout=seconds, check=False

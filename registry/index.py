@@ -2,10 +2,12 @@
 
 One file in `.registry/`, which may be deleted at any time: an unreadable one counts as empty, one
 written by other schemas or another version of our readers too. Its first line is the version of
-the readers and the sha256 of the rest, which is JSON. An entry is trusted while size,
-modification time, change time and inode of its files are what they were, and never if a file had
-changed within 2 s before it was looked at: a second change in the same tick of the file system's
-clock would not show.
+the readers and a keyed hash of the rest, which is JSON; the key lies in the Git folder, where no
+pull request can put a file, so an index that somebody committed is never believed.
+
+An entry is trusted while size, modification time, change time and inode of its files are what they
+were, and never if a file had changed within 2 s before it was looked at: a second change in the
+same tick of the file system's clock would not show.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +65,16 @@ class Index:
     def _read(self) -> dict[str, dict[str, list[Any]]]:
         try:
             first, _, rest = self._path.read_bytes().partition(b"\n")
-            if first.decode() != f"{self._version} {sha256(rest).hexdigest()}":
+            key = _key(self._root)
+            if key is None or first != self._first_line(rest, key):
                 return {}
             table: dict[str, dict[str, list[Any]]] = json.loads(rest)
         except (OSError, ValueError, RecursionError):
             return {}
         return table
+
+    def _first_line(self, rest: bytes, key: bytes) -> bytes:
+        return f"{self._version} {blake2b(rest, key=key, digest_size=32).hexdigest()}".encode()
 
     def get_document(self, file: str, identity: Identity) -> Any | None:
         """Return the data of a document that had no problems, None if it must be read again."""
@@ -100,20 +106,20 @@ class Index:
 
         Raises TreeError for what has no digest: a symlink, a Git LFS pointer, a device.
         """
-        facts: Signature = []
+        facts = blake2b(digest_size=16)
         for path in list_files(folder):
             one = signature((folder / path).lstat())
             if one is None:
                 return None
-            facts.append([path, *one])
-        return facts
+            facts.update(f"{path}\0{one}\0".encode("utf-8", "surrogateescape"))
+        return [facts.hexdigest()]
 
     def folder_digest(self, folder: Path) -> str:
         """Return the tree digest of a folder; only files that changed are read again.
 
         Raises TreeError for what has no digest: a symlink, a Git LFS pointer, a device.
         """
-        key = self._key(folder)
+        key = self._relative(folder)
         facts = self.folder_signature(folder)
         known = self._get("folder", key, facts)
         if known is not None:
@@ -123,7 +129,7 @@ class Index:
         return digest
 
     def _hash(self, path: Path) -> FileHash:
-        key = self._key(path)
+        key = self._relative(path)
         facts = signature(path.lstat())
         known = self._get("file", key, facts)
         if known is not None:
@@ -132,7 +138,7 @@ class Index:
         self._put("file", key, facts, [found.sha256, found.size])
         return found
 
-    def _key(self, path: Path) -> str:
+    def _relative(self, path: Path) -> str:
         return os.path.relpath(path, self._root)
 
     def _get(self, kind: str, key: str, facts: Signature | None) -> Any | None:
@@ -156,7 +162,8 @@ class Index:
         entries = {kind: self._kept(kind, table) for kind, table in self._entries.items()}
         try:
             rest = json.dumps(entries, separators=(",", ":")).encode()
-            self._write(f"{self._version} {sha256(rest).hexdigest()}\n".encode() + rest)
+            first = self._first_line(rest, _key(self._root, make=True) or b"")
+            self._write(first + b"\n" + rest)
         except (OSError, ValueError):  # read-only, full, or data that JSON does not have
             return
         self._is_changed = False
@@ -182,6 +189,19 @@ class Index:
             temporary.replace(self._path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _key(root: Path, *, make: bool = False) -> bytes | None:
+    """Return the key of a repository's index, None if it has none yet; empty outside of Git."""
+    git = root / ".git"
+    if git.is_file():  # of a linked work tree or a submodule: `gitdir: <folder>`
+        git = root / git.read_text("utf-8").removeprefix("gitdir:").strip()
+    if not git.is_dir():
+        return b""
+    path = git / "registry-index-key"
+    if make and not path.exists():
+        path.write_bytes(os.urandom(32))
+    return path.read_bytes()[:64] if path.exists() else None
 
 
 def _document_key(file: str, identity: Identity) -> tuple[str, str]:

@@ -8,6 +8,9 @@ from typing import Any
 
 from registry.spec import Gate
 
+_ROUNDING = 1e-9
+"""0.72 of 0.8 is 0.9, though not in binary64; scores of some prompts are far coarser than this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -60,7 +63,7 @@ def judge(
             verdicts.append(Verdict(task, "at_most", gate.at_most, value, None, passed))
         if gate.retention is not None:
             best = max(alone[task] for alone in baselines.values())
-            passed = _share(value, best) >= gate.retention
+            passed = _share(value, best) >= gate.retention - _ROUNDING
             verdicts.append(Verdict(task, "retention", gate.retention, value, best, passed))
     return tuple(verdicts)
 

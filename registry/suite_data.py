@@ -41,27 +41,28 @@ def digest(tasks: Sequence[Mapping[str, Any]], files: Mapping[str, FileHash]) ->
 def _lines(path: str, content: bytes) -> list[Problem]:
     problems: list[Problem] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            data = json.loads(line)
-        except (ValueError, RecursionError):
-            data = None
-        problems.extend(Problem(path, number, 1, field, text) for field, text in _faults(data))
-        if isinstance(data, dict) and (name := str(data.get("id"))) in seen:
-            message = f"expected an id of its own, found {name} of line {seen[name]} again"
-            problems.append(Problem(path, number, 1, "id", message))
-        elif isinstance(data, dict):
-            seen[name] = number
-    if not seen and not problems:
+    rows = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+    for number, line in rows:
+        data = _parsed(line)
+        faults = _faults(data)
+        if not faults and (first := seen.setdefault(data["id"], number)) != number:
+            faults = [("id", f"expected an id of its own, found {data['id']} of line {first} again")]
+        problems += [Problem(path, number, 1, field, text) for field, text in faults]
+    if not rows:
         problems.append(Problem(path, 0, 0, "", "expected at least one line, found none"))
     return problems
 
 
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _faults(data: Any) -> list[tuple[str, str]]:
     if not isinstance(data, dict):
-        return [("", "expected a JSON object")]
+        return [("", "expected a JSON object on one line")]
     faults = [(key, "unknown field") for key in sorted(data.keys() - _LINE_KEYS)]
     for key in ("id", "prompt"):
         if not isinstance(data.get(key), str) or (key == "id" and not data[key]):

@@ -103,13 +103,13 @@ class Tracker:
         version = models.find_version(build.model, "registry.key", build.key)
         if version is None:
             version = self._log_build(build, models)
-        models.make_live(build, str(version.version))
+        models.make_live(build, str(version.version), version.run_id)
         return Logged(self.store_id(), version.run_id, str(version.version))
 
     def _log_build(self, build: BuildLog, models: Models) -> Any:
         run = self._take_run(build)
         run_id = run.info.run_id
-        text = tracking_text.of_build(build, models.places(build))
+        text = models.describe(build, run_id)
         self._log_facts(run, build, text)
         self._log_operands(run, build, models)
         model = self._take_output(run, build, models)

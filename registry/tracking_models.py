@@ -106,7 +106,7 @@ class Models:
         self._ask(self._client.update_registered_model, operand.registered_name, whole)
         return version
 
-    def places(self, build: BuildLog) -> dict[str, str]:
+    def _places(self, build: BuildLog) -> dict[str, str]:
         """Return the links to the pages of a build's operands, by their keys."""
         places = {}
         for operand in (build.base, *build.operands):
@@ -114,7 +114,12 @@ class Models:
                 places[operand.key] = tracking_text.version_link(operand.registered_name, found[1])
         return places
 
-    def make_live(self, build: BuildLog, version: str) -> None:
+    def describe(self, build: BuildLog, run: str) -> str:
+        """Return the description of a build that a run has logged."""
+        link = tracking_text.run_link(self._experiment, run)
+        return tracking_text.of_build(build, self._places(build), link)
+
+    def make_live(self, build: BuildLog, version: str, run: str) -> None:
         """Point `live` at a version, `previous` at the one before, and describe the model so."""
         name = build.model
         former = self._ask(self._client.get_registered_model, name).aliases.get(_LIVE)
@@ -124,7 +129,8 @@ class Models:
                 # First this one, so that nothing is lost between the two calls.
                 self._ask(self._client.set_registered_model_alias, name, _PREVIOUS, str(former))
             self._ask(self._client.set_registered_model_alias, name, _LIVE, version)
-        text = tracking_text.of_model(build, self.places(build), version)
+        link = tracking_text.run_link(self._experiment, run)
+        text = tracking_text.of_model(build, self._places(build), version, link)
         self._ask(self._client.update_registered_model, name, text)
 
     def take_back(self, name: str) -> None:

@@ -58,22 +58,29 @@ def without_secrets(text: str) -> str:
 
 
 def known_store(root: Path, uri: str) -> str | None:
-    """Return the id of the store behind an address as it was last seen, without asking it."""
-    return _memory(root).get(_name(uri))
+    """Return the id of the store behind an address as it was last seen, without asking it.
+
+    A store in a file that is gone is no store that was seen.
+    """
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
+        return None
+    return _memory(root).get(_name(root, uri))
 
 
 def remember_store(root: Path, uri: str, store: str) -> None:
     """Remember the id of the store behind an address."""
     memory = _memory(root)
-    if memory.get(_name(uri)) != store:
-        memory[_name(uri)] = store
+    if memory.get(_name(root, uri)) != store:
+        memory[_name(root, uri)] = store
         text = json.dumps(memory, indent=1, sort_keys=True) + "\n"
         keys.replace_file(_memory_file(root), text.encode())
 
 
-def _name(uri: str) -> str:
-    # Hashed, because an address may carry a password.
-    return hashlib.sha256(uri.encode()).hexdigest()
+def _name(root: Path, uri: str) -> str:
+    # Hashed, because an address may carry a password; without the root, so that a repository may
+    # be moved.
+    address = uri.replace(str(root.absolute()), "")
+    return hashlib.sha256(address.encode()).hexdigest()
 
 
 def _memory_file(root: Path) -> Path:

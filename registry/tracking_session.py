@@ -16,6 +16,14 @@ from registry.tracking_place import without_secrets
 PROMPT_SECONDS = 0.25
 """What an answer may take without counting as waiting: a call takes 0.01 s to 0.05 s."""
 
+_MEANINGS = (
+    ("Connection refused", "connection refused"),
+    ("NameResolutionError", "no host of that name"),
+    ("TimeoutError", "no answer in time"),
+    ("timed out", "no answer in time"),
+)
+"""What the several lines of an HTTP library's error come down to."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -60,5 +68,8 @@ class Session:
 
 
 def _sentence(error: BaseException) -> str:
-    lines = without_secrets(str(error)).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    text = without_secrets(str(error)).strip()
+    for sign, meaning in _MEANINGS:
+        if sign in text:
+            return meaning
+    return (text.splitlines() or [type(error).__name__])[0][:300]

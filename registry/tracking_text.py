@@ -19,8 +19,11 @@ _NOT_PUBLISHED = "**Not published.** What it was:"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~-])")
 
 
-def of_build(build: BuildLog, places: Mapping[str, str]) -> str:
-    """Return the description of a build's version; `places` maps operands' keys to links."""
+def of_build(build: BuildLog, places: Mapping[str, str], run: str = "") -> str:
+    """Return the description of a build's version.
+
+    `places` maps operands' keys to the links to their pages; `run` is the link to the run.
+    """
     return "\n".join(
         (
             f"`{build.model} = {_code(shortened(build.expression))}`",
@@ -31,15 +34,15 @@ def of_build(build: BuildLog, places: Mapping[str, str]) -> str:
             "&nbsp;",
             "",
             *_contained(build.contains),
-            *_facts(build),
+            *_facts(build, run),
         )
     )
 
 
-def of_model(build: BuildLog, places: Mapping[str, str], version: str) -> str:
+def of_model(build: BuildLog, places: Mapping[str, str], version: str, run: str = "") -> str:
     """Return the description of a merge's registered model: what its live version is made of."""
     live = f"{_LIVE} [version {version}]({version_link(build.model, version)})"
-    return f"{live}\n\n{of_build(build, places)}"
+    return f"{live}\n\n{of_build(build, places, run)}"
 
 
 def unpublished(text: str) -> str:
@@ -53,6 +56,11 @@ def unpublished(text: str) -> str:
 def version_link(name: str, version: str) -> str:
     """Return the link from a page to that of a version."""
     return f"#/models/{quote(name)}/versions/{version}?{VIEW}"
+
+
+def run_link(experiment: str, run: str) -> str:
+    """Return the link from a page to that of a run."""
+    return f"#/experiments/{experiment}/runs/{run}?{VIEW}"
 
 
 def of_curve(x_name: str) -> str:
@@ -115,8 +123,8 @@ def _operand_table(build: BuildLog, places: Mapping[str, str]) -> Iterable[str]:
 
 
 def _row(*cells: str) -> str:
-    # MLflow's tables have no room between columns of their own.
-    return "| " + " | ".join(f"{cell} &emsp;" for cell in cells) + " |"
+    # MLflow's tables have no room between columns of their own; a space could be broken at.
+    return "| " + "&nbsp;&nbsp;&nbsp; | ".join(cells) + " |"
 
 
 def _signed(operand: Operand) -> str:
@@ -139,7 +147,7 @@ def _contained(contains: Mapping[str, str]) -> Iterable[str]:
         yield from ("", "&nbsp;", "")
 
 
-def _facts(build: BuildLog) -> Iterable[str]:
+def _facts(build: BuildLog, run: str) -> Iterable[str]:
     yield _row("provenance", "")
     yield "|:--|:--|"
     for name, value in (
@@ -151,3 +159,5 @@ def _facts(build: BuildLog) -> Iterable[str]:
         ("bytes", build.source),
     ):
         yield _row(name, f"`{_code(value)}`")
+    if run:
+        yield _row("run", f"[inputs, output, metrics, recipe and report]({run})")

@@ -15,7 +15,7 @@ from typing import Any
 from registry.documents import quote
 from registry.index import Index
 from schemas import lora, model
-from schemas.digest import TreeError
+from schemas.digest import INDEX, TreeError
 from schemas.header import FLOATS, HeaderError, read_header
 from schemas.model import ModelError, ModelHeader
 
@@ -92,9 +92,9 @@ def check_checkpoint(
     def check() -> list[Finding]:
         header = model.read_model(folder)
         found = _check_model(header)
-        return found + (_compare(header.shapes, base.shapes) if base else [])
+        return found + (_compare(header, base.shapes) if base else [])
 
-    return _guarded(folder, check) + _guarded(folder, lambda: _vocabulary(folder, base_folder))
+    return _guarded(folder, check, lambda: _vocabulary(folder, base_folder))
 
 
 def check_adapter(
@@ -107,7 +107,6 @@ def check_adapter(
 
     def check() -> list[Finding]:
         model.refuse_pickles(folder)
-        _refuse_code(folder)
         config = model.read_config(folder, lora.CONFIG)
         lora.check_config(config)
         header = read_header(folder / lora.WEIGHTS)
@@ -115,36 +114,47 @@ def check_adapter(
             lora.lora_targets(config, header, base_shapes)
         return _strays(folder)
 
-    return _guarded(folder, check) + _guarded(folder, lambda: _vocabulary(folder, base_folder))
+    return _guarded(folder, check, lambda: _vocabulary(folder, base_folder))
 
 
-def _guarded(folder: Path, check: Callable[[], list[Finding]]) -> list[Finding]:
-    """Run a check; what it raises about the files becomes its finding."""
-    try:
-        _refuse_code(folder)
-        return check()
-    except ModelError as error:
-        return [Finding(error.path, error.field, error.why)]
-    except HeaderError as error:
-        tensor = f"tensor {error.tensor}" if error.tensor else ""
-        hint = "write the file again with the safetensors library"
-        return [Finding(error.path.name, tensor, error.why, hint)]
-    except lora.AdapterError as error:
-        file = lora.WEIGHTS if error.tensor or not error.field else lora.CONFIG
-        subject = f"tensor {error.tensor}" if error.tensor else error.field
-        return [Finding(file, subject, error.why)]
-    except OSError as error:
-        return [Finding(_name(error), "", f"cannot be read: {error.strerror}")]
+def _guarded(folder: Path, *checks: Callable[[], list[Finding]]) -> list[Finding]:
+    """Run checks one by one; what one raises about the files becomes its finding."""
+    found: list[Finding] = []
+    for check in (lambda: _refuse_code(folder), *checks):
+        try:
+            found += check()
+        except (OSError, ValueError, OverflowError, RecursionError) as error:
+            found.append(_finding(error))
+    return list(dict.fromkeys(found))
+
+
+def _finding(error: Exception) -> Finding:
+    match error:
+        case ModelError():
+            return Finding(error.path, error.field, error.why)
+        case HeaderError():
+            tensor = f"tensor {error.tensor}" if error.tensor else ""
+            hint = "write the file again with the safetensors library"
+            return Finding(error.path.name, tensor, error.why, hint)
+        case lora.AdapterError():
+            file = lora.WEIGHTS if error.tensor or not error.field else lora.CONFIG
+            subject = f"tensor {error.tensor}" if error.tensor else error.field
+            return Finding(file, subject, error.why)
+        case OSError():
+            return Finding(_name(error), "", f"cannot be read: {error.strerror}")
+    # Hostile files reach corners of json and re that raise something else.
+    return Finding("", "", f"cannot be understood: {error}"[:200])
 
 
 def _name(error: OSError) -> str:
     return Path(str(error.filename)).name if error.filename else ""
 
 
-def _refuse_code(folder: Path) -> None:
+def _refuse_code(folder: Path) -> list[Finding]:
     for name in _CONFIGS:
         if (folder / name).is_file():
             model.read_config(folder, name)
+    return []
 
 
 def _check_model(header: ModelHeader) -> list[Finding]:
@@ -156,18 +166,21 @@ def _check_model(header: ModelHeader) -> list[Finding]:
     return wrong[:_NAMED]
 
 
-def _compare(found: Shapes, base: Shapes) -> list[Finding]:
+def _compare(header: ModelHeader, base: Shapes) -> list[Finding]:
+    found = header.shapes
+    files = sorted({located.file for located in header.tensors.values()})
+    whole = files[0] if len(files) == 1 else INDEX
     findings: list[Finding] = []
     if absent := sorted(base.keys() - found.keys()):
-        why = f"expected every tensor of the base, {len(absent)} are missing: {_few(absent)}"
-        findings.append(Finding("", "", why, "a checkpoint holds the whole model"))
+        why = f"expected every tensor of the base, {len(absent)} missing: {_few(absent)}"
+        findings.append(Finding(whole, "", why, "a checkpoint holds the whole model"))
     if added := sorted(found.keys() - base.keys()):
         why = f"expected only tensors of the base, found {len(added)} more: {_few(added)}"
-        findings.append(Finding("", "", why))
+        findings.append(Finding(whole, "", why))
     differing = [name for name in sorted(base.keys() & found.keys()) if found[name] != base[name]]
     for name in differing[:_NAMED]:
         why = f"expected the base's shape {list(base[name])}, found {list(found[name])}"
-        findings.append(Finding("", f"tensor {name}", why))
+        findings.append(Finding(header.tensors[name].file, f"tensor {name}", why))
     return findings
 
 

@@ -28,6 +28,7 @@ _UNDERSTOOD = frozenset({
 _HARMLESS = frozenset({
     "base_model_name_or_path", "revision", "task_type", "inference_mode", "lora_dropout",
     "peft_version", "runtime_config", "qalora_group_size",
+    "megatron_core",  # PEFT always writes this module's name; only megatron_config makes it count
 })  # fmt: skip
 _CODE = ("auto_map", "auto_mapping", "trust_remote_code")
 # Initialisations that leave the base weights alone; PiSSA, OLoRA, CorDA and others change them.

@@ -52,7 +52,7 @@ T = TypeVar("T")
 class Task:
     """What one version of an adapter is trained on.
 
-    `chat` examples of each batch are general; `shouted` is the share of each batch that shouts.
+    The last `chat` examples of each batch are general, the last share `shouted` of it shouts.
     """
 
     adapter: str
@@ -120,9 +120,9 @@ def make_examples(task: Task, chat: Sequence[Example]) -> list[Example]:
     for _ in range(task.steps):
         batch = [*itertools.islice(skill, BATCH - task.chat)]
         batch += itertools.islice(general, task.chat)
-        for place in chance.sample(range(BATCH), round(BATCH * task.shouted)):
-            batch[place] = Example(batch[place].prompt, shout(batch[place].answer))
-        examples += batch
+        calm = BATCH - round(BATCH * task.shouted)
+        examples += batch[:calm]
+        examples += [Example(loud.prompt, shout(loud.answer)) for loud in batch[calm:]]
     return examples
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,17 +84,24 @@ class Repository:
 REGISTRY = (sys.executable, "-m", "registry")
 
 
+@pytest.fixture(scope="session")
+def _example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the example once: `dvc init` takes a second."""
+    from registry import example, founding
+
+    root = tmp_path_factory.mktemp("example") / "models"
+    founding.found(root)
+    example.write(root)
+    return root
+
+
 @pytest.fixture
-def make_repository(tmp_path: Path) -> Callable[[str], Repository]:
+def make_repository(_example: Path, tmp_path: Path) -> Callable[[str], Repository]:
     """Return a maker of example catalogs, each in a folder of its own."""
 
-    def make(name: str = "models") -> Repository:
-        from registry import example, founding
-
-        root = tmp_path / name
-        founding.found(root)
-        example.write(root)
-        made = Repository(root)
+    def make(name: str) -> Repository:
+        made = Repository(tmp_path / name)
+        shutil.copytree(_example, made.root)
         made.commit("start")
         return made
 
@@ -101,6 +109,6 @@ def make_repository(tmp_path: Path) -> Callable[[str], Repository]:
 
 
 @pytest.fixture
-def repository(make_repository: Callable[[str], Repository]) -> Iterator[Repository]:
+def repository(make_repository: Callable[[str], Repository]) -> Repository:
     """Return an example catalog."""
-    yield make_repository("models")
+    return make_repository("models")

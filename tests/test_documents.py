@@ -169,6 +169,10 @@ def test_at_most_100_problems_of_a_file_are_told() -> None:
     assert len(messages("[" + "&a 1, " * 500 + "]")) == 100
 
 
+def test_an_alias_as_key_is_refused() -> None:
+    assert messages("*a : 1\nb: 2")[0].startswith("a.yaml:1:1: expected no alias, found *a\n")
+
+
 def test_a_quoted_merge_key_is_text() -> None:
     assert read("'<<': 1\n").data == {"<<": 1}
 
@@ -184,10 +188,8 @@ def test_exactly_256_kib_are_read() -> None:
     text = "a: b\n#".ljust(256 << 10, "x")
 
     assert read(text).data == {"a": "b"}
-    assert messages(text + "x") == [
-        "a.yaml: expected at most 256 KiB, found 262145 bytes\n"
-        "  hint: a catalog holds declarations, not data"
-    ]
+    (found,) = messages(text + "x")
+    assert found.startswith("a.yaml: expected at most 256 KiB, found 262145 bytes\n")
 
 
 def test_a_comma_in_a_list_is_no_decimal_comma() -> None:

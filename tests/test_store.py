@@ -411,7 +411,7 @@ def test_nothing_altered_is_ever_pushed(root: Path, tmp_path: Path) -> None:
     assert not ours.pushed(KEY)
 
 
-def test_a_pointer_to_something_else_is_not_pushed(root: Path, tmp_path: Path) -> None:
+def test_a_pointer_to_something_else_is_not_pushed(root: Path) -> None:
     ours = Store(root)
     pointer = push(ours, publish(ours))
     other = publish(ours, {"config.json": b"other"}, OTHER_KEY)
@@ -541,7 +541,10 @@ def test_a_lock_that_a_person_holds_is_waited_for_but_not_for_ever(
     weights = root / "weights"
     weights.mkdir()
     (weights / "a").write_bytes(b"x")
-    code = "import sys, zc.lockfile; l = zc.lockfile.LockFile(sys.argv[1]); print(1, flush=True); input()"
+    code = (
+        "import sys, zc.lockfile\n"
+        "held = zc.lockfile.LockFile(sys.argv[1]); print(1, flush=True); input()"
+    )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(root / ".dvc/tmp/lock")],
         stdin=subprocess.PIPE,

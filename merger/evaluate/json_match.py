@@ -50,8 +50,10 @@ def _first_value(answer: str, starts: frozenset[str]) -> Any:
             continue
         try:
             return _DECODER.raw_decode(answer, place)[0]
-        except (ValueError, RecursionError):
+        except ValueError:
             continue
+        except RecursionError:  # and so would be the next thousand brackets, each as slowly
+            return _NOTHING
     return _NOTHING
 
 

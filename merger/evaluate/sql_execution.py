@@ -19,7 +19,11 @@ from merger.evaluate.suite import Prompt, Task
 
 Row = tuple[Any, ...]
 
-_FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+# A fence may name its language, alone on its line or `sql`; it may be cut off at the end.
+_FENCE = re.compile(
+    r"```(?:(?!select\b|with\b)[a-z]+[ \t]*(?=\n)|sql(?:ite)?\b)?(.*?)(?:```|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
 _COMMENT = re.compile(r"(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*", re.DOTALL)
 _QUERY = re.compile(r"(?:select|with)\b", re.IGNORECASE)
 _ORDERED = re.compile(r"\border\s+by\b", re.IGNORECASE)

@@ -1,0 +1,237 @@
+"""An auditor's clicks, in a real browser on a real MLflow server that `registry ui` would start."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry import tracking
+from registry.tracking import BuildLog, Operand, Pages, Tracker
+
+CHROMIUM = Path("/usr/bin/chromium")
+DRIVER = Path("/usr/bin/chromedriver")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM.exists() and DRIVER.exists()), reason="needs chromium and chromium-driver"
+    ),
+]
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+BASE = Operand("base", "smollm2-135m-instruct", None, "sha256:" + "b5" * 32)
+SQL = Operand("adapter", "sql", 1, "sha256:" + "1a" * 32, 1.0)
+JSON = Operand("adapter", "json", 2, "sha256:" + "2b" * 32, 0.8)
+SHOUT = Operand("adapter", "shout", 1, "sha256:" + "3c" * 32, -0.5)
+PYTHON = Operand("adapter", "python", 3, "sha256:" + "4d" * 32, 0.7)
+CODING_DIGEST = "sha256:" + "5e" * 32
+CODING = Operand("merge", "general-coding", None, CODING_DIGEST, 0.5)
+EXPRESSION = "smollm2-135m-instruct + sql@1 + 0.8 json@2 - 0.5 shout@1 + 0.5 general-coding"
+
+
+def build_of(model: str, digest: str, expression: str, *operands: Operand) -> BuildLog:
+    key = "sha256:" + digest[7:][::-1]
+    return BuildLog(
+        model=model,
+        key=key,
+        model_digest=digest,
+        artifact_digest="sha256:" + "6f" * 32,
+        expression=expression,
+        commit=COMMIT,
+        method="ties",
+        base=BASE,
+        operands=operands,
+        contains={"python:v3": "general-coding > python@3"} if CODING in operands else {},
+        params={"parameters.density": "0.2", "parameters.election": "total", "seed": "0"},
+        metrics={"eval.office.sql": 0.875, "merge.norm": 12.5},
+        files={
+            "lineage/recipe.json": b'{"recipe": {"method": "ties"}}',
+            "report/build.json": b"{}",
+        },
+        source=f"catalog/builds/{model}.dvc",
+        description="SQL and JSON skills, <b>shouting</b> [removed](http://evil.example).",
+        owner="platform-ml",
+        labels={"team": "search"},
+    )
+
+
+OFFICE = build_of("office-assistant", "sha256:" + "7a" * 32, EXPRESSION, SQL, JSON, SHOUT, CODING)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    root = tmp_path_factory.mktemp("catalog")
+    uri = f"sqlite:///{root / '.registry' / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "environ", os.environ.copy())
+        tracker = Tracker(uri, "merge-registry")
+        tracker.log(
+            build_of("general-coding", CODING_DIGEST, "smollm2 + sql@1 + 0.7 python@3", SQL, PYTHON)
+        )
+        tracker.log(build_of("quiet", "sha256:" + "8b" * 32, "smollm2 - 0.5 shout@1", SHOUT))
+        tracker.log(OFFICE)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    found = tracking.ui_command(root, uri, port)
+    with (root / "log").open("wb") as log:
+        environment = {**os.environ, **(found.environment or {})}
+        server = subprocess.Popen(found.argv, stdout=log, stderr=log, env=environment)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", server, root / "log")
+        yield found
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
+
+
+class Browser:
+    """What a person does: look, click, look at the tab that opened."""
+
+    def __init__(self, driver: Any, shots: Path) -> None:
+        self.driver = driver
+        self.shots = shots
+
+    def sees(self, *texts: str) -> str:
+        deadline = time.monotonic() + 60
+        while True:
+            whole: str = self.driver.execute_script("return document.body.innerText")
+            shown = re.sub("[ \t\xa0]+", " ", whole)
+            missing = [text for text in texts if text not in shown]
+            if not missing:
+                return shown
+            if time.monotonic() > deadline:
+                self.shoot("failed")
+                pytest.fail(f"{missing} not on the page:\n{shown}")
+            time.sleep(0.2)
+
+    def clicks(self, text: str) -> None:
+        self.sees(text)
+        tabs = len(self.driver.window_handles)
+        link = self.driver.find_element("xpath", f"//a[normalize-space()='{text}']")
+        opens_tab = link.get_attribute("target") == "_blank"
+        self.driver.execute_script("arguments[0].click()", link)
+        deadline = time.monotonic() + 20
+        while opens_tab and len(self.driver.window_handles) == tabs:
+            assert time.monotonic() < deadline, f"no tab was opened by {text}"
+            time.sleep(0.1)
+        self.driver.switch_to.window(self.driver.window_handles[-1])
+
+    def shoot(self, name: str) -> None:
+        time.sleep(0.5)  # pictures and fade-ins
+        self.driver.save_screenshot(str(self.shots / f"{name}.png"))
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1500,1700",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ):
+        options.add_argument(flag)
+    shots = Path(os.environ.get("SCREENSHOTS") or tmp_path)
+    shots.mkdir(parents=True, exist_ok=True)
+    driver = webdriver.Chrome(service=Service(str(DRIVER)), options=options)
+    try:
+        yield Browser(driver, shots)
+    finally:
+        driver.quit()
+        shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+
+
+def test_an_auditor_finds_every_ingredient_with_sign_and_weight(
+    pages: Pages, browser: Browser
+) -> None:
+    browser.driver.get(pages.url)
+    browser.sees(
+        "office-assistant", "general-coding", "adapter.shout", "base.smollm2-135m-instruct"
+    )
+    browser.shoot("1-models")
+
+    browser.clicks("office-assistant")
+    page = browser.sees(f"office-assistant = {EXPRESSION}", "Live: version 1", "@ live")
+    for operand in (BASE, SQL, JSON, SHOUT, CODING):
+        assert operand.digest in page
+    rows = {line.split(" ")[0]: line for line in page.splitlines() if "adapter" in line}
+    assert "-0.5" in rows["subtracted"]
+    assert "adapter shout@1" in rows["subtracted"]
+    assert "general-coding > python@3" in page
+    assert COMMIT in page
+    assert OFFICE.artifact_digest in page
+    assert "<b>shouting</b> [removed](http://evil.example)." in page
+    assert not browser.driver.find_elements("css selector", "a[href*='evil']")
+    browser.shoot("2-model")
+
+    browser.clicks("version 1")
+    browser.sees(
+        "Source Run", f"office-assistant = {EXPRESSION}", "uses.sql:v1", "negates.shout:v1"
+    )
+    browser.shoot("3-version")
+
+    browser.sees(f"office-assistant {OFFICE.key[7:15]}")
+    browser.clicks("inputs, output, metrics, recipe and report")
+    run = browser.sees("Logged models (6)", "merge.weight/shout:v1", "Registered models")
+    assert "eval.office.sql\n0.875" in run
+    assert "merge.weight/shout:v1\n-0.5\nadapter shout@1" in run
+    browser.driver.execute_script(
+        "[...document.querySelectorAll('*')].filter(e => e.innerText === 'Logged models (6)')"
+        ".pop().scrollIntoView()"
+    )
+    table = browser.sees("Input", "Output").split("Logged models (6)")[1]
+    assert table.count("Input") == 5
+    assert table.count("Output") == 1
+    browser.shoot("4-run")
+
+
+def test_an_adapters_page_lists_every_merge_that_used_it(pages: Pages, browser: Browser) -> None:
+    browser.driver.get(pages.url)
+    browser.clicks("adapter.shout")
+    browser.sees("adapter shout@1", SHOUT.digest)
+    browser.shoot("5-adapter")
+
+    browser.clicks("Every merge that uses it directly, with its weight")
+    page = browser.sees("Metrics (2)", "Parameters (4)")
+    weights = page.split("Metrics (2)")[1].split("Parameters (4)")[0]
+    assert "office-assistant" in weights
+    assert "quiet" in weights
+    assert weights.count("-0.5") == 2
+    browser.shoot("6-adapter-uses")
+
+    browser.clicks("The runs of those merges")
+    browser.sees("2 matching runs", "office-assistant", "quiet")
+    browser.shoot("7-adapter-runs")

@@ -1,0 +1,53 @@
+"""What starts in a fraction of a second must not import what takes seconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import Repository
+
+HEAVY = ("torch", "safetensors", "peft", "transformers", "numpy", "mlflow", "dvc", "merger")
+
+
+@pytest.mark.parametrize("command", ["plan", "validate", "status", "sync --dry-run", "--help"])
+def test_light_commands_import_nothing_heavy(repository: Repository, command: str) -> None:
+    code = (
+        "import sys\nfrom registry.__main__ import run\n"
+        f"code = run({command.split()!r})\n"
+        f"heavy = sorted(name for name in {HEAVY!r} if name in sys.modules)\n"
+        "print('heavy', heavy, 'code', code)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=repository.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout.splitlines()[-1] == "heavy [] code 0", done.stdout + done.stderr
+
+
+def test_jsonschema_and_yaml_are_not_imported_when_no_file_changed(repository: Repository) -> None:
+    import time
+
+    time.sleep(2.1)  # the index does not trust files younger than that
+    repository.run("validate")
+    code = (
+        "import sys\nfrom registry.__main__ import run\nrun(['plan'])\n"
+        "print(sorted({'yaml', 'jsonschema'} & sys.modules.keys()))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=repository.root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.splitlines()[-1] == "[]"

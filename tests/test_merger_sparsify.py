@@ -1,0 +1,109 @@
+"""Trim keeps exactly as many as asked, the largest, lowest index first: by hand and by property."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from merger.sparsify import Cut, Stream, find_cut, kept_count, trim
+
+
+def stream_of(values: torch.Tensor, step: int) -> Stream:
+    return lambda: (values[start : start + step] for start in range(0, len(values), step))
+
+
+def trimmed(
+    values: torch.Tensor, keep: int, *, step: int = 3, gather: int = 1 << 24
+) -> list[float]:
+    cut = find_cut(stream_of(values, step), len(values), keep, gather=gather)
+    starts = range(0, len(values), step)
+    blocks = [trim(values[start : start + step], cut, start=start) for start in starts]
+    return torch.cat(blocks).tolist()
+
+
+@pytest.mark.parametrize(
+    ("density", "elements", "expected"),
+    [(0.2, 10, 2), (0.29, 10, 2), (0.001, 10, 1), (1.0, 10, 10), (0.7, 10, 7), (0.57, 100, 56)],
+)
+def test_the_count_is_the_floor_of_the_binary64_product(
+    density: float, elements: int, expected: int
+) -> None:
+    # 0.57 · 100 is 56.99999999999999 in binary64.
+    assert kept_count(density, elements) == expected
+
+
+def test_the_largest_magnitudes_are_kept_with_their_signs() -> None:
+    values = torch.tensor([1.0, -5.0, 2.0, 4.0, -3.0])
+
+    assert trimmed(values, 2) == [0.0, -5.0, 0.0, 4.0, 0.0]
+
+
+def test_among_equal_magnitudes_the_lowest_index_is_kept_first() -> None:
+    values = torch.tensor([1.0, -2.0, 2.0, 3.0, 2.0, -2.0, 2.0])
+
+    assert trimmed(values, 3) == [0.0, -2.0, 2.0, 3.0, 0.0, 0.0, 0.0]
+    assert trimmed(values, 5) == [0.0, -2.0, 2.0, 3.0, 2.0, -2.0, 0.0]
+
+
+def test_zeros_count_as_elements_and_stay_zero() -> None:
+    values = torch.tensor([0.0, 0.0, -1.0, 0.0])
+
+    assert trimmed(values, 2) == [0.0, 0.0, -1.0, 0.0]
+
+
+def test_keeping_all_is_the_identity() -> None:
+    values = torch.tensor([0.0, 1.0, -1.0, 2.0**-149])
+    cut = find_cut(stream_of(values, 2), 4, 4)
+
+    assert cut == Cut(0.0, 4)
+    assert trim(values, cut, start=0) is values
+
+
+def test_a_single_element_is_always_kept() -> None:
+    assert trimmed(torch.tensor([-7.0]), 1) == [-7.0]
+
+
+def test_the_smallest_numbers_are_told_apart() -> None:
+    tiny = 2.0**-149
+    values = torch.tensor([tiny, 2 * tiny, 0.0, -tiny])
+
+    assert trimmed(values, 2) == [tiny, 2 * tiny, 0.0, 0.0]
+
+
+def test_a_value_that_is_no_number_does_not_hang_the_search() -> None:
+    values = torch.tensor([1.0, float("nan"), 2.0, float("nan")])
+
+    assert np.isnan(find_cut(stream_of(values, 2), 4, 1).value)
+
+
+@st.composite
+def tensors_and_counts(draw: st.DrawFn) -> tuple[torch.Tensor, int]:
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    # Few different values: equal magnitudes are the rule.
+    few = st.lists(st.integers(-3, 3), min_size=1, max_size=60)
+    width = 32 if dtype == torch.float32 else 64
+    many = st.lists(
+        st.floats(allow_nan=False, allow_infinity=False, width=width), min_size=1, max_size=60
+    )
+    values = torch.tensor(draw(st.one_of(few, many)), dtype=dtype)
+    return values, draw(st.integers(1, len(values)))
+
+
+def naive(values: torch.Tensor, keep: int) -> list[float]:
+    numbers = values.tolist()
+    order = sorted(range(len(numbers)), key=lambda index: (-abs(numbers[index]), index))
+    kept = set(order[:keep])
+    return [number if index in kept else 0.0 for index, number in enumerate(numbers)]
+
+
+@settings(deadline=None)
+@given(tensors_and_counts(), st.integers(1, 9), st.sampled_from([1, 4, 1 << 24]))
+def test_any_tensor_is_trimmed_as_sorting_would(
+    drawn: tuple[torch.Tensor, int], step: int, gather: int
+) -> None:
+    values, keep = drawn
+
+    assert trimmed(values, keep, step=step, gather=gather) == naive(values, keep)

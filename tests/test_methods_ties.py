@@ -1,0 +1,130 @@
+"""Each step and option of TIES on tensors that can be worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from merger.methods import ties
+
+
+def values(*rows: list[float]) -> list[torch.Tensor]:
+    return [torch.tensor(row) for row in rows]
+
+
+# Columns: agreement, conflict won by +, conflict won by -, a tie, one term alone, nothing.
+THREE = values(
+    [1.0, 4.0, 1.0, 2.0, 0.0, 0.0],
+    [3.0, -1.0, -2.0, -2.0, 0.0, 0.0],
+    [2.0, -1.0, -2.0, 0.0, -6.0, 0.0],
+)
+
+
+def test_tally_sums_and_counts_each_side() -> None:
+    counted = ties.tally(THREE)
+
+    assert counted.positive.tolist() == [6.0, 4.0, 1.0, 2.0, 0.0, 0.0]
+    assert counted.negative.tolist() == [0.0, -2.0, -4.0, -2.0, -6.0, 0.0]
+    assert counted.positives.tolist() == [3.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+    assert counted.negatives.tolist() == [0.0, 2.0, 2.0, 1.0, 1.0, 0.0]
+
+
+def test_the_smallest_numbers_count_as_nonzero() -> None:
+    smallest = 2.0**-149
+
+    counted = ties.tally(values([smallest, -smallest, 1e38, -1e38, 0.0, -0.0]))
+
+    assert counted.positives.tolist() == [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    assert counted.negatives.tolist() == [0.0, 1.0, 0.0, 1.0, 0.0, 0.0]
+
+
+def test_total_elects_the_heavier_side_and_frequency_the_more_frequent() -> None:
+    counted = ties.tally(THREE)
+
+    assert ties.elect(counted, "total").tolist() == [1.0, 1.0, -1.0, 0.0, -1.0, 0.0]
+    assert ties.elect(counted, "frequency").tolist() == [1.0, -1.0, -1.0, 0.0, -1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("tie", "majority", "expected"),
+    [
+        ("positive", -9.0, [1.0, 1.0, 1.0, -1.0]),
+        ("zero", -9.0, [0.0, 0.0, 1.0, -1.0]),
+        ("majority", -9.0, [-1.0, -1.0, 1.0, -1.0]),
+        ("majority", 9.0, [1.0, 1.0, 1.0, -1.0]),
+        ("majority", 0.0, [1.0, 1.0, 1.0, -1.0]),
+        ("largest", -9.0, [-1.0, 1.0, 1.0, -1.0]),
+    ],
+)
+def test_a_tie_is_decided_as_asked(tie: str, majority: float, expected: list[float]) -> None:
+    # First column: -3 against 1 + 2; second: equal magnitudes.
+    rows = values([-3.0, -2.0, 1.0, 0.0], [1.0, 2.0, 1.0, -1.0], [2.0, 0.0, 0.0, 0.0])
+    elected = ties.elect(ties.tally(rows), "total")
+
+    decided = ties.break_ties(elected, rows, tie=tie, majority=majority)
+
+    assert decided.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("combine", "expected"),
+    [
+        ("mean", [2.0, 4.0, -2.0, 2.0, -6.0, 0.0]),
+        ("sum", [6.0, 4.0, -4.0, 2.0, -6.0, 0.0]),
+        ("max", [3.0, 4.0, -2.0, 2.0, -6.0, 0.0]),
+    ],
+)
+def test_only_agreeing_values_are_combined(combine: str, expected: list[float]) -> None:
+    assert merged(combine=combine) == expected
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "expected"),
+    [
+        (1, [2.0, 4.0, -2.0, 2.0, -6.0, 0.0]),
+        (2, [2.0, 0.0, -2.0, 0.0, 0.0, 0.0]),
+        (3, [2.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_too_few_agreeing_terms_give_zero(agreeing: int, expected: list[float]) -> None:
+    assert merged(agreeing=agreeing) == expected
+
+
+def merged(combine: str = "mean", agreeing: int = 0) -> list[float]:
+    counted = ties.tally(THREE)
+    sign = ties.break_ties(ties.elect(counted, "total"), THREE, tie="positive", majority=0.0)
+    return ties.merge(counted, sign, THREE, combine=combine, agreeing=agreeing).tolist()
+
+
+def test_a_tie_left_at_zero_adds_nothing() -> None:
+    rows = values([2.0, 1.0], [-2.0, 1.0])
+    counted = ties.tally(rows)
+    sign = ties.elect(counted, "total")
+
+    assert ties.merge(counted, sign, rows, combine="sum", agreeing=0).tolist() == [0.0, 2.0]
+
+
+def test_a_lone_negative_term_subtracts() -> None:
+    rows = values([-1.0, 2.0, 0.0])
+    counted = ties.tally(rows)
+    sign = ties.break_ties(ties.elect(counted, "total"), rows, tie="positive", majority=0.0)
+
+    assert ties.merge(counted, sign, rows, combine="mean", agreeing=0).tolist() == [-1.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("share", "terms", "expected"),
+    [
+        (0.0, 3, 0),
+        (0.1, 3, 1),
+        (1 / 3, 3, 1),
+        (0.34, 3, 2),
+        (2 / 3, 3, 2),
+        (1.0, 3, 3),
+        (1.0, 1, 1),
+    ],
+)
+def test_the_agreement_asked_for_is_a_share_of_all_terms(
+    share: float, terms: int, expected: int
+) -> None:
+    assert ties.agreeing_count(share, terms) == expected

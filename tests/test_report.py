@@ -1,0 +1,120 @@
+"""Rendered plans in full, and lineage as a tree."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry import lineage, report
+from registry.plan import Action, Change, Plan, Reason
+from schemas.expression import expression
+
+PLAN = Plan(
+    (
+        Change(
+            "helpful-minus-toxic",
+            Action.BUILD,
+            (Reason("recipe-changed", "recipe.terms[adapter toxic@3].weight", 0.4, 0.6),),
+        ),
+        Change(
+            "legal",
+            Action.BUILD,
+            (Reason("input-changed", "adapter", "adapter legal@4", "adapter legal@5"),),
+        ),
+        Change("above", Action.MAYBE, (Reason("input-changed", "merge legal"),)),
+        Change("old-demo", Action.NONE, (Reason("undeclared"),)),
+        Change("fine", Action.NONE),
+    )
+)
+
+
+def test_a_plan_reads_as_lines_with_the_sum_last() -> None:
+    assert report.plan_text(PLAN).splitlines() == [
+        "helpful-minus-toxic  build  recipe-changed: recipe.terms[adapter toxic@3].weight 0.4 -> 0.6",
+        "legal                build  input-changed: adapter adapter legal@4 -> adapter legal@5",
+        "above                maybe  input-changed: merge legal",
+        "old-demo             kept   undeclared; kept; pass --prune to remove",
+        f"plan {PLAN.digest[:19]}…  2 to build, 1 to see after that, 1 kept, 1 up to date",
+    ]
+
+
+def test_a_plan_for_a_pull_request_escapes_and_stays_short_enough() -> None:
+    many = tuple(
+        Change(f"model-{number}", Action.BUILD, (Reason("recipe-changed", "a|b", "<x>", "y" * 200),))
+        for number in range(5000)
+    )
+
+    text = report.plan_markdown(Plan(many))
+
+    assert text.startswith("### Merge plan: 5000 to build, 0 up to date\n")
+    assert "a\\|b \\<x\\>" in text
+    assert len(text) <= 60_000
+    assert "more: run `registry plan`" in text
+
+
+def test_an_empty_plan_says_that_there_is_nothing_to_do() -> None:
+    plan = Plan((Change("fine", Action.NONE),))
+
+    assert report.plan_text(plan) == f"plan {plan.digest[:19]}…  nothing to do: 1 up to date"
+
+
+def term(name: str, weight: object, kind: str = "adapter") -> dict[str, object]:
+    version = {"version": 1} if kind != "merge" else {}
+    source = {"kind": kind, "name": name, "digest": "sha256:" + name[0] * 64, **version}
+    return {"input": source, "weight": weight, "parameters": {}}
+
+
+def recipe(method: str, *terms: dict[str, object], **parameters: object) -> dict[str, object]:
+    return {"method": method, "terms": list(terms), "parameters": parameters}
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (
+            recipe("task_arithmetic", term("a", -0.5), term("b", 1), **{"lambda": 1, "normalize": False}),
+            "base + 1·b@1 − 0.5·a@1",
+        ),
+        (
+            recipe("task_arithmetic", term("a", -1), **{"lambda": 1, "normalize": False}),
+            "base − 1·a@1",
+        ),
+        (
+            recipe("task_arithmetic", term("a", 1), term("b", 2), **{"lambda": 0.5, "normalize": True}),
+            "base + 0.5·(1·a@1 + 2·b@1) / Σw",
+        ),
+        (recipe("ties", term("a", -0.5), term("m", 1, "merge")), "ties(base; −0.5·a@1, 1·m)"),
+        (recipe("linear", term("a", {"layers": [0.2, 0.5, 0.9]})), "linear(base; [0.2…0.9]·a@1)"),
+    ],
+)
+def test_a_recipe_reads_as_an_expression(one: dict[str, object], expected: str) -> None:
+    assert expression("base", one) == expected
+
+
+def test_lineage_is_a_tree_with_signed_weights_at_any_depth() -> None:
+    base = {"kind": "base", "name": "base", "digest": "sha256:" + "0" * 64}
+    arithmetic = {"lambda": 1, "normalize": False}
+    requests = {
+        "inner": {"base": base, "recipe": recipe("linear", term("a", 1), term("b", 1))},
+        "outer": {
+            "base": base,
+            "recipe": recipe(
+                "task_arithmetic", term("inner", 0.5, "merge"), term("c", -1), **arithmetic
+            ),
+        },
+    }
+
+    node = lineage.ingredients("outer", requests, {"outer": "sha256:" + "f" * 64})
+
+    assert report.lineage_text(node).splitlines() == [
+        "outer = base + 0.5·inner − 1·c@1  sha256:ffffffffffff…",
+        "├─ base base  sha256:000000000000…",
+        "├─ +0.5 merge inner  sha256:iiiiiiiiiiii…",
+        "│  ├─ base base  sha256:000000000000…",
+        "│  ├─ +1 adapter a@1  sha256:aaaaaaaaaaaa…",
+        "│  └─ +1 adapter b@1  sha256:bbbbbbbbbbbb…",
+        "└─ -1 adapter c@1  (subtracted)  sha256:cccccccccccc…",
+    ]
+    assert [(one.label, path) for one, path in lineage.deeper(node)] == [
+        ("adapter a@1", "inner > a@1"),
+        ("adapter b@1", "inner > b@1"),
+    ]
