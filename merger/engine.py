@@ -75,7 +75,9 @@ def build(
     Raises InputError for an input that does not fit the request, DiskError, OSError, MemoryError.
     """
     with ExitStack() as stack:
-        base = stack.enter_context(closing(Checkpoint(_folder(request.base, inputs), request.base.label)))
+        base = stack.enter_context(
+            closing(Checkpoint(_folder(request.base, inputs), request.base.label))
+        )
         vectors = _open_terms(stack, request, inputs, base, limits.device)
         layers = count_layers(base.tensors)
         method = METHODS[request.recipe.method](request.recipe, layers)

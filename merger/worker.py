@@ -76,6 +76,10 @@ def _checked(order: Any) -> str:
     for key in needed:
         if key not in order:
             raise InputError("expected this field, found none", field=key)
+    for key in ("threads", "memory_bytes"):
+        limit = order.get(key)
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise InputError(f"expected a whole number from 1 or null, found {limit!r}", field=key)
     return str(task)
 
 

@@ -92,25 +92,27 @@ def _baselines(
     found = {}
     for position, term in enumerate(request["recipe"]["terms"]):
         if term["input"]["kind"] != "merge" and mean_weight(term["weight"]) > 0:
-            found[input_label(term["input"])] = _baseline(world, one, alone(request, position))
+            label = f"{input_label(term['input'])} alone"
+            single = alone(request, position)
+            found[input_label(term["input"])] = measured(world, label, single, one.suite_request)
     return found
 
 
-def _baseline(world: World, one: Declaration, request: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return the metrics of an ingredient folded into the base at weight 1, never published."""
-    suite = one.suite_request
+def measured(
+    world: World, label: str, request: Mapping[str, Any], suite: Mapping[str, Any] | None
+) -> Mapping[str, float]:
+    """Return the metrics of a model that is built, measured and thrown away, never published."""
     assert suite is not None
-    # The model digest is not known before it is built, so the ingredient's request stands for it.
+    # The model digest is not known before it is built, so the build request stands for it.
     key = canonical.digest({"build": key_of(request), "suite": evaluation_request(suite, "")})
     if known := keys.read_evaluation(world.store.cache, key):
         return _metrics(known)
-    label = input_label(request["recipe"]["terms"][0]["input"])
     scratch = world.store.staging()
     try:
-        report = build_folder(world, f"{label} alone", request, scratch)
+        report = build_folder(world, label, request, scratch)
         wanted = evaluation_request(suite, report["model_digest"])
         assert wanted is not None
-        metrics = _measure(world, f"{label} alone", wanted, scratch / "model")
+        metrics = _measure(world, label, wanted, scratch / "model")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     keys.write_evaluation(world.store.cache, key, {"metrics": dict(metrics)})

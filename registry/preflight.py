@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from registry import crosscheck, weights
 from registry.catalog import Loaded
@@ -16,6 +17,7 @@ from registry.index import Index
 from registry.source import Source
 from registry.spec import Ingredient
 from registry.weights import Finding
+from schemas.digest import TreeError
 from schemas.header import HeaderError
 from schemas.model import ModelError, ModelHeader, read_model
 from schemas.schedule import count_layers
@@ -65,9 +67,21 @@ def _findings(
     if with_digests and (finding := weights.check_digest(folder, one.digest, index)):
         yield finding
     base = bases.get(one.base or "")
-    # The base's digest stands for its bytes; a wrong digest is a problem of its own.
-    context = [one.kind, base.digest if base else None]
+    if base is None:
+        context: list[Any] = [one.kind, "no base at hand"]
+    elif (facts := _signature(index, root / base.folder)) is not None:
+        context = [one.kind, facts]
+    else:  # the base changed a moment ago, so nothing that depends on it is remembered
+        yield from _headers(one, root, base)
+        return
     yield from weights.remembered(index, folder, context, lambda: _headers(one, root, base))
+
+
+def _signature(index: Index, folder: Path) -> list[Any] | None:
+    try:
+        return index.folder_signature(folder)
+    except (TreeError, OSError):
+        return None  # told as the base's own problem
 
 
 def _headers(one: Ingredient, root: Path, base: Ingredient | None) -> list[Finding]:

@@ -55,7 +55,6 @@ def carry_out(
     A model that waits for another is planned again once that one is there. One failure stops the
     model and what depends on it; the others go on. `observe` returns a fresh `Observed`.
     """
-    world.store.sweep()
     results: list[Result] = []
     attempted: set[str] = set()
     forced = set(options.rebuild)

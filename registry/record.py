@@ -154,6 +154,13 @@ def write(root: Path, record: BuildRecord) -> None:
     keys.replace_file(folder(root) / f"{record.model}.json", data.encode())
 
 
+def sweep(root: Path) -> None:
+    """Remove half-written files of a sync that was killed; the caller holds the lock."""
+    for path in folder(root).glob(".*.*.*"):
+        if path.suffixes[-2:-1] in ([".json"], [".dvc"]):
+            path.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One field in which two build requests differ; `is_input` tells bytes from recipe."""

@@ -46,7 +46,9 @@ def _lines(path: str, content: bytes) -> list[Problem]:
         data = _parsed(line)
         faults = _faults(data)
         if not faults and (first := seen.setdefault(data["id"], number)) != number:
-            faults = [("id", f"expected an id of its own, found {data['id']} of line {first} again")]
+            faults = [
+                ("id", f"expected an id of its own, found {data['id']} of line {first} again")
+            ]
         problems += [Problem(path, number, 1, field, text) for field, text in faults]
     if not rows:
         problems.append(Problem(path, 0, 0, "", "expected at least one line, found none"))
@@ -63,8 +65,12 @@ def _parsed(line: bytes) -> Any:
 def _faults(data: Any) -> list[tuple[str, str]]:
     if not isinstance(data, dict):
         return [("", "expected a JSON object on one line")]
-    faults = [(key, "unknown field") for key in sorted(data.keys() - _LINE_KEYS)]
-    for key in ("id", "prompt"):
-        if not isinstance(data.get(key), str) or (key == "id" and not data[key]):
-            faults.append((key, "expected a text"))
-    return faults
+    return [
+        *((key, "unknown field") for key in sorted(data.keys() - _LINE_KEYS)),
+        *((key, "expected a text") for key in ("id", "prompt") if not _is_text(data, key)),
+    ]
+
+
+def _is_text(data: Mapping[str, Any], key: str) -> bool:
+    value = data.get(key)
+    return isinstance(value, str) and (key != "id" or value != "")

@@ -65,7 +65,8 @@ def rebuild(world: World, one: BuildRecord) -> Finding:
     assert one.built is not None
     scratch = world.store.staging()
     try:
-        report = evaluation.build_folder(world, one.model, one.built.request, scratch)
+        with world.turn:
+            report = evaluation.build_folder(world, one.model, one.built.request, scratch)
     except RegistryError as error:
         return Finding(one.model, f"not rebuilt: {error.message}", is_intact=False)
     finally:

@@ -6,6 +6,7 @@ index may remember its result. Reads no tensor, imports no library of tensors; k
 
 from __future__ import annotations
 
+import filecmp
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
@@ -197,9 +198,10 @@ def _few(names: list[str]) -> str:
 
 def _vocabulary(folder: Path, base_folder: Path | None) -> list[Finding]:
     """Compare the vocabulary where both folders have a tokenizer; its absence is no finding."""
-    if base_folder is None:
+    if base_folder is None or _is_same_tokenizer(folder, base_folder):
         return []
-    mine, theirs = (read_vocabulary(where) for where in (folder, base_folder))
+    mine = read_vocabulary(folder)
+    theirs = read_vocabulary(base_folder) if mine is not None else None
     if mine is None or theirs is None or mine == theirs:
         return []
     differing = sorted(
@@ -209,6 +211,14 @@ def _vocabulary(folder: Path, base_folder: Path | None) -> list[Finding]:
     few = _few([quote(token) for token in differing])
     why = f"expected the vocabulary of the base, found {len(differing)} tokens that differ: {few}"
     return [Finding(_TOKENIZER, "", why, "train with the base's tokenizer, or remove this file")]
+
+
+def _is_same_tokenizer(folder: Path, base_folder: Path) -> bool:
+    # The usual case: megabytes that need not be parsed.
+    mine, theirs = folder / _TOKENIZER, base_folder / _TOKENIZER
+    if not (mine.is_file() and theirs.is_file()):
+        return False
+    return mine.stat().st_size == theirs.stat().st_size and filecmp.cmp(mine, theirs, shallow=False)
 
 
 def read_vocabulary(folder: Path) -> dict[str, int] | None:

@@ -82,7 +82,9 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
 
     try:
         entries = json.loads(text, object_pairs_hook=refuse_duplicates)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except HeaderError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise HeaderError(path, "expected a JSON header") from error
     if not isinstance(entries, dict):
         raise HeaderError(path, "expected a JSON object as header")

@@ -106,12 +106,26 @@ def _check_pattern(key: str, pattern: Any) -> None:
     if not isinstance(pattern, dict) or not all(is_good(value) for value in pattern.values()):
         raise AdapterError("expected a map of module pattern to number", field=key)
     for module in pattern:
-        try:
-            re.compile(module)
-        except re.error as error:
-            raise AdapterError(
-                f"expected a regular expression, found {module!r}", field=key
-            ) from error
+        if not _is_harmless(module):
+            why = f"expected a module's name or a simple pattern, found {module[:80]!r}"
+            raise AdapterError(why, field=key)
+
+
+def _is_harmless(pattern: str) -> bool:
+    """Return whether a regular expression compiles and cannot take long on any name.
+
+    Anybody who can open a pull request can send one: repeated groups take exponential time, and
+    every repetition multiplies it by the length of a name.
+    """
+    if len(pattern) > 256 or "{" in pattern or re.search(r"\)[*+?]", pattern):
+        return False
+    if len(re.findall(r"[*+?]", pattern)) > 2:
+        return False
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
 
 
 def _is_rank(value: Any) -> bool:

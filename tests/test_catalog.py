@@ -85,9 +85,7 @@ def test_a_term_may_appear_once(repository: Repository) -> None:
 
 def test_a_cycle_is_told_with_its_path(repository: Repository) -> None:
     for name, other in (("left", "right"), ("right", "left")):
-        write_merge(
-            repository, name, f"  method: task_arithmetic\n  terms: [{{merge: {other}}}]\n"
-        )
+        write_merge(repository, name, f"  method: task_arithmetic\n  terms: [{{merge: {other}}}]\n")
 
     assert problems(repository) == [
         "catalog/merges/right.yaml:6:19: recipe.terms[0].merge: these merges are made of each "

@@ -82,7 +82,10 @@ def test_plan_against_a_revision_names_what_a_pull_request_changes(repository: R
 
     assert ran.code == 0
     assert ran.out.startswith("### Merge plan: 1 to build, 1 kept, 2 up to date\n")
-    assert "| both-skills | build | recipe-changed: recipe.terms\\[adapter brief@2\\].weight" in ran.out
+    assert (
+        "| both-skills | build | recipe-changed: recipe.terms\\[adapter brief@2\\].weight"
+        in ran.out
+    )
     assert "| average | none | undeclared" in ran.out
     diff = repository.run("diff", "both-skills", "HEAD")
     assert diff.out.splitlines() == [
@@ -157,7 +160,9 @@ def test_init_makes_a_valid_empty_catalog_and_keeps_what_is_there(tmp_path: Path
     assert ".registry" not in made.git("status", "--porcelain")
 
 
-def test_add_takes_in_an_adapter_as_its_next_version(repository: Repository, tmp_path: Path) -> None:
+def test_add_takes_in_an_adapter_as_its_next_version(
+    repository: Repository, tmp_path: Path
+) -> None:
     source = tmp_path / "trained"
     shutil.copytree(repository.root / "catalog/adapters/brief/1/weights", source)
     (source / "optimizer.pt").write_bytes(b"x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from pathlib import Path
@@ -92,6 +93,35 @@ def test_batched_answers_equal_those_of_transformers_one_by_one(model: Model) ->
 
     assert list(answers) == [one_by_one(model, ask.tokens, ask.limit) for ask in asks]
     assert done == list(range(1, len(asks) + 1))
+
+
+@pytest.mark.parametrize("family", ["GPT2", "Mistral", "Gemma2", "Qwen2", "GPTNeoX", "Bloom"])
+def test_other_families_give_the_answers_of_transformers(family: str) -> None:
+    """Learnt positions, windows shorter than the prompts, ALiBi: padding changes nothing."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
+    # 8 is more than the shortest prompts, so some rows slide at once and others do not.
+    extra = {"Mistral": {"sliding_window": 8}, "Gemma2": {"sliding_window": 8, "head_dim": 8}}
+    more = {"intermediate_size": 64, "num_key_value_heads": 2, **extra.get(family, {})}
+    is_plain = family in ("GPT2", "Bloom")
+    config = getattr(transformers, f"{family}Config")(**sizes, **({} if is_plain else more))
+    torch.manual_seed(0)
+    name = f"{family}LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM"
+    network = getattr(transformers, name)(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(8 if parameter.dim() > 1 else 1)  # fresh weights all say the same
+    parameters = frozenset(inspect.signature(network.forward).parameters)
+    model = Model(network, None, torch.device("cpu"), frozenset({5}), parameters)
+    draw = torch.Generator().manual_seed(1)
+    asks = [
+        Ask((7, 8, 9, *torch.randint(6, 99, (length,), generator=draw).tolist()), 12, "")
+        for length in (1, 3, 9, 20, 2)
+    ]
+
+    answers = generate.greedy(model, asks, lambda _: None)
+
+    assert list(answers) == [one_by_one(model, ask.tokens, ask.limit) for ask in asks]
+    assert len(set(answers)) > 1
 
 
 def test_answers_are_the_same_without_neighbours(base: Path) -> None:

@@ -18,7 +18,9 @@ SUITE = {"name": "s", "digest": digest("suite"), "tasks": []}
 STORE = "store-1"
 
 
-def request(*terms: dict[str, Any], method: str = "task_arithmetic", **extra: Any) -> dict[str, Any]:
+def request(
+    *terms: dict[str, Any], method: str = "task_arithmetic", **extra: Any
+) -> dict[str, Any]:
     parameters = {"lambda": 1.0, "normalize": False}
     return {
         "format_version": 1,
@@ -62,7 +64,9 @@ def declare(
     return Declaration(model, wanted, upstream, name, suite, gates or {}, suspend, revoked)
 
 
-def built(one: Declaration, digests: Mapping[str, str] | None = None, **changes: Any) -> BuildRecord:
+def built(
+    one: Declaration, digests: Mapping[str, str] | None = None, **changes: Any
+) -> BuildRecord:
     pinned = one.pin(digests or {})
     key = key_of(pinned)
     model_digest = digest(f"model of {key}")
@@ -71,7 +75,9 @@ def built(one: Declaration, digests: Mapping[str, str] | None = None, **changes:
         wanted = evaluation_request(one.suite_request, model_digest)
         assert wanted is not None
         measured = Evaluation(key_of(wanted), wanted, {"t": 1.0}, gates_data(one.gates))
-    facts = Built(key, pinned, model_digest, {"digest": digest("x"), "files": {}}, {}, "cpu", 1.0, 1)
+    facts = Built(
+        key, pinned, model_digest, {"digest": digest("x"), "files": {}}, {}, "cpu", 1.0, 1
+    )
     parts: dict[str, Any] = {"evaluation": measured, "mlflow": Logged(STORE, "r", "1"), **changes}
     return BuildRecord(one.model, facts, **parts)
 
@@ -86,9 +92,7 @@ def plan(
 ) -> Plan:
     records = {one.model: one for one in recorded or [] if isinstance(one, BuildRecord)}
     if present is None:
-        present = {
-            one.built.key: one.built.model_digest for one in records.values() if one.built
-        }
+        present = {one.built.key: one.built.model_digest for one in records.values() if one.built}
     observed.setdefault("tracking_store", STORE)
     seen = Observed(records, present, **observed)
     return make({one.model: one for one in declared}, seen, options)
@@ -196,15 +200,24 @@ def test_a_key_seen_before_is_restored_not_built() -> None:
 
 
 def test_what_is_made_of_a_stale_merge_waits_to_see() -> None:
-    inner, outer = declare("inner", request(adapter("a"))), declare("outer", request(merge("inner")))
+    inner, outer = (
+        declare("inner", request(adapter("a"))),
+        declare("outer", request(merge("inner"))),
+    )
 
     made = plan([inner, outer])
 
-    assert rows(made) == [("inner", "build", ["never-built"]), ("outer", "maybe", ["input-changed"])]
+    assert rows(made) == [
+        ("inner", "build", ["never-built"]),
+        ("outer", "maybe", ["input-changed"]),
+    ]
 
 
 def test_a_restored_upstream_with_the_same_digest_stales_nothing() -> None:
-    inner, outer = declare("inner", request(adapter("a"))), declare("outer", request(merge("inner")))
+    inner, outer = (
+        declare("inner", request(adapter("a"))),
+        declare("outer", request(merge("inner"))),
+    )
     known = built(inner)
     assert known.built is not None
     top = built(outer, {"inner": known.built.model_digest})

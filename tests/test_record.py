@@ -53,7 +53,16 @@ def test_the_file_has_the_fields_that_the_design_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'"x"', b"null", b'{"format_version": 1}', b'{"format_version": 9}', b"\xff"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"null",
+        b'{"format_version": 1}',
+        b'{"format_version": 9}',
+        b"\xff",
+    ],
 )
 def test_what_is_no_record_is_told_and_loses_nothing(tmp_path: Path, content: bytes) -> None:
     path = record.folder(tmp_path) / "m.json"

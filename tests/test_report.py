@@ -39,7 +39,9 @@ def test_a_plan_reads_as_lines_with_the_sum_last() -> None:
 
 def test_a_plan_for_a_pull_request_escapes_and_stays_short_enough() -> None:
     many = tuple(
-        Change(f"model-{number}", Action.BUILD, (Reason("recipe-changed", "a|b", "<x>", "y" * 200),))
+        Change(
+            f"model-{number}", Action.BUILD, (Reason("recipe-changed", "a|b", "<x>", "y" * 200),)
+        )
         for number in range(5000)
     )
 
@@ -71,7 +73,12 @@ def recipe(method: str, *terms: dict[str, object], **parameters: object) -> dict
     ("one", "expected"),
     [
         (
-            recipe("task_arithmetic", term("a", -0.5), term("b", 1), **{"lambda": 1, "normalize": False}),
+            recipe(
+                "task_arithmetic",
+                term("a", -0.5),
+                term("b", 1),
+                **{"lambda": 1, "normalize": False},
+            ),
             "base + 1·b@1 − 0.5·a@1",
         ),
         (
@@ -79,7 +86,9 @@ def recipe(method: str, *terms: dict[str, object], **parameters: object) -> dict
             "base − 1·a@1",
         ),
         (
-            recipe("task_arithmetic", term("a", 1), term("b", 2), **{"lambda": 0.5, "normalize": True}),
+            recipe(
+                "task_arithmetic", term("a", 1), term("b", 2), **{"lambda": 0.5, "normalize": True}
+            ),
             "base + 0.5·(1·a@1 + 2·b@1) / Σw",
         ),
         (recipe("ties", term("a", -0.5), term("m", 1, "merge")), "ties(base; −0.5·a@1, 1·m)"),

@@ -15,7 +15,9 @@ TERM = {"kind": "adapter", "name": "formal", "version": 1}
 
 
 def declared(repository: Repository, model: str = "both-skills") -> Declaration:
-    return declare(catalog.load(WorkingTree(repository.root), Index(repository.root)).catalog)[model]
+    return declare(catalog.load(WorkingTree(repository.root), Index(repository.root)).catalog)[
+        model
+    ]
 
 
 def test_a_request_holds_every_default(repository: Repository) -> None:

@@ -468,14 +468,29 @@ def test_a_store_is_remembered_by_its_address_which_is_not_written_down(tmp_path
     assert tracking.known_store(tmp_path, secret) is None
 
     tracking.remember_store(tmp_path, secret, "id-1")
-    tracking.remember_store(tmp_path, "sqlite:///x", "id-2")
+    tracking.remember_store(tmp_path, "postgresql://x", "id-2")
     written = (tmp_path / ".registry/tracking.json").stat().st_mtime_ns
     tracking.remember_store(tmp_path, secret, "id-1")
 
     assert tracking.known_store(tmp_path, secret) == "id-1"
-    assert tracking.known_store(tmp_path, "sqlite:///x") == "id-2"
+    assert tracking.known_store(tmp_path, "postgresql://x") == "id-2"
     assert (tmp_path / ".registry/tracking.json").stat().st_mtime_ns == written
     assert "hunter2" not in (tmp_path / ".registry/tracking.json").read_text()
+
+
+def test_a_store_in_a_file_is_known_as_long_as_the_file_is_there_wherever_that_is(
+    tmp_path: Path,
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    (before / ".registry").mkdir(parents=True)
+    (before / ".registry/mlflow.db").touch()
+    tracking.remember_store(before, tracking.default_uri(before), "id-1")
+
+    assert tracking.known_store(before, tracking.default_uri(before)) == "id-1"
+    before.rename(after)
+    assert tracking.known_store(after, tracking.default_uri(after)) == "id-1"
+    (after / ".registry/mlflow.db").unlink()
+    assert tracking.known_store(after, tracking.default_uri(after)) is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\0"])
@@ -483,7 +498,7 @@ def test_a_memory_that_cannot_be_read_counts_as_none(tmp_path: Path, text: str) 
     (tmp_path / ".registry").mkdir()
     (tmp_path / ".registry/tracking.json").write_text(text)
 
-    assert tracking.known_store(tmp_path, "sqlite:///x") is None
+    assert tracking.known_store(tmp_path, "postgresql://x") is None
 
 
 def test_the_pages_of_a_server_are_its_own(tmp_path: Path) -> None:

@@ -301,11 +301,28 @@ def test_a_tokenizer_that_is_none_is_told(tmp_path: Path, base: Path, text: str)
     assert finding.message.startswith("expected ")
 
 
+def test_the_same_vocabulary_in_other_bytes_is_the_same(tmp_path: Path, base: Path) -> None:
+    checkpoint = a_model(tmp_path / "checkpoint")
+    data = json.loads((base / "tokenizer.json").read_text())
+    (checkpoint / "tokenizer.json").write_text(json.dumps(data, indent=2))
+
+    assert check_checkpoint(checkpoint, None, base) == []
+
+
+def test_a_corner_of_re_or_json_is_a_finding(tmp_path: Path) -> None:
+    adapter = an_adapter(tmp_path / "adapter", rank_pattern={"x{99999999999}": 1})
+
+    (finding,) = check_adapter(adapter, None)
+
+    assert finding.message.startswith(("cannot be understood: ", "expected "))
+
+
 def test_a_tokenizer_beyond_all_measure_is_not_read(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "_MOST_JSON_BYTES", 10)
     checkpoint = a_model(tmp_path / "checkpoint")
+    (checkpoint / "tokenizer.json").write_text("something that is not the base's")
 
     assert check_checkpoint(checkpoint, None, base)[0].message == "expected at most 256 MiB"
 

@@ -285,18 +285,38 @@ def _config(layers: int, hidden: int, dtype: str, *, tied: bool) -> dict[str, An
 
 
 def _write_tokenizer(folder: Path) -> None:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # By hand and not by the library `tokenizers`, whose versions write other bytes.
+    letters = sorted(_byte_letters())
     merges = [("t", "h"), ("th", "e"), ("i", "n"), ("e", "r"), ("a", "n"), ("o", "n"), ("Ġ", "the")]
     words = [*_SPECIAL, *letters, *("".join(pair) for pair in merges)]
-    tokenizer = Tokenizer(
-        models.BPE({word: index for index, word in enumerate(words)}, merges, unk_token=None)
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(word, special=True) for word in _SPECIAL])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": number, "content": word, "special": True, **flags}
+            for number, word in enumerate(_SPECIAL)
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {**byte_level, "use_regex": True},
+        "post_processor": None,
+        "decoder": {**byte_level, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {word: number for number, word in enumerate(words)},
+            "merges": [list(pair) for pair in merges],
+        },
+    }
+    write_json(folder / "tokenizer.json", tokenizer)
     settings = {
         "bos_token": "<|im_start|>",
         "chat_template": _TEMPLATE,
@@ -308,3 +328,10 @@ def _write_tokenizer(folder: Path) -> None:
         "unk_token": "<|endoftext|>",
     }
     write_json(folder / "tokenizer_config.json", settings)
+
+
+def _byte_letters() -> list[str]:
+    """Return the letter that byte-level BPE (GPT-2) writes for each of the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]

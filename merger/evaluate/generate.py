@@ -110,7 +110,7 @@ def _read(prompts: Sequence[Tokens], model: Model) -> tuple[torch.Tensor, torch.
     """
     common = _common(prompts)
     cache = None
-    if common and len(prompts) > 1:
+    if common and len(prompts) > 1 and model.can_skip:
         start = torch.tensor([prompts[0][:common]], device=model.device)  # [1, C]
         _, cache = model.forward(start, torch.ones_like(start), None, keep=1)
         cache.batch_repeat_interleave(len(prompts))

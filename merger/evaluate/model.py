@@ -67,6 +67,18 @@ class Model:
         size: int = self.network.config.get_text_config().vocab_size
         return size
 
+    @property
+    def can_skip(self) -> bool:
+        """Return whether padding may stand between tokens and not only before them.
+
+        It may where a token's place is its position alone. A sliding window counts places in the
+        cache, padding too, and would see less of what comes before.
+        """
+        config = self.network.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        layers = getattr(config, "layer_types", None) or ["sliding" if window else "full_attention"]
+        return "position_ids" in self.accepted and set(layers) == {"full_attention"}
+
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor, cache: Any, *, keep: int = 0
     ) -> tuple[torch.Tensor, Any]:

@@ -16,9 +16,7 @@ class WeightError(ValueError):
     """Weights cannot be divided by their sum."""
 
 
-def coefficients(
-    weights: Sequence[float], *, lambda_: float, normalize: bool
-) -> tuple[float, ...]:
+def coefficients(weights: Sequence[float], *, lambda_: float, normalize: bool) -> tuple[float, ...]:
     """Return λ·wᵢ, or λ·wᵢ / Σ wᵢ with `normalize`, in binary64.
 
     `weights` are those of all terms of the recipe at a tensor, whether they have it or not. λ and

@@ -69,13 +69,15 @@ def sync(  # noqa: PLR0913  one argument per option
         click.echo(report.plan_text(_narrowed(session, options, wanted, push=push)))
         return 0
     with lock.held(observation.state_folder(session.root) / "lock", lock_timeout):
+        session.store.sweep()
+        record.sweep(session.root)
         made = _narrowed(session, options, wanted, push=push)
         if saved:
             _require_same(made, saved)
         if made.is_empty:
             click.echo(report.plan_text(made))
             return 0
-        with _world(session, device, jobs=jobs, push=push) as world:
+        with open_world(session, device, jobs=jobs, push=push) as world:
             from registry import reconcile
 
             results = reconcile.carry_out(
@@ -107,9 +109,10 @@ def _require_same(made: Plan, saved: Path) -> None:
 
 
 @contextmanager
-def _world(
+def open_world(
     session: Session, device: str | None, *, jobs: int = 1, push: bool = False
 ) -> Iterator[World]:
+    """Yield what a sync works with; the workers end with the block."""
     from registry.executor import Executor
     from registry.tracking import Tracker
 
@@ -234,7 +237,7 @@ def verify(
     found = [verification.check(session.store, one, deep=deep or rebuild) for one in known.values()]
     verification.remember(session.root, found)
     if rebuild:
-        with _world(session, device) as world:
+        with open_world(session, device) as world:
             intact = {one.model for one in found if one.is_intact}
             again = sorted(intact & session.declared.keys())
             found += [verification.rebuild(world, known[model]) for model in again]

@@ -158,7 +158,7 @@ def test_an_invalid_catalog_is_refused_as_a_whole(synced: Repository) -> None:
     for command in ("plan", "sync", "status", "validate"):
         ran = synced.run(command)
         assert ran.code == 1
-        assert f"{MERGE}:9:45: recipe.terms[1].weight: expected" in ran.err
+        assert f"{MERGE}:9:44: recipe.terms[1].weight: expected" in ran.err
         assert "hint: write -0.8" in ran.err
     assert digests(synced) == before
 
@@ -401,7 +401,7 @@ def test_killed_at_random_moments_the_next_sync_converges(
     assert ran.code == 0, ran.err
     assert repository.run("verify", "--deep").code == 0
     assert "nothing to do: 4 up to date" in repository.run("sync").out
-    leftovers = list((repository.root / ".dvc/cache/registry/tmp").iterdir())
-    assert leftovers == []
+    leftovers = {path.name for path in (repository.root / ".dvc/cache/registry/tmp").iterdir()}
+    assert leftovers <= {"lock"}
     builds = repository.root / "catalog/builds"
     assert sorted(path.suffix for path in builds.iterdir()) == [".dvc"] * 4 + [".json"] * 4
