@@ -3,9 +3,11 @@
 Knows no Git, no YAML, no DVC, no MLflow and no HTTP. `python -m merger --help` tells how to use it
 alone. The way of a request, top to bottom:
 
-    __main__      work orders in, events out; the only module that knows who called
+    __main__      the command line, standard input and output
+    worker        one work order: events, versions, device, peak memory
     request       the request as frozen values, checked against the methods' schemas
-    engine        the one loop: for each tensor deltas, method, base + delta, write
+    engine        the one loop: open, lay out, merge on threads, write in order
+    tensor_merge  one tensor of the result
     adapter       LoRA files as a task vector
     checkpoint    model folders read piece by piece; a model as a task vector
     task_vector   what every operand gives: one delta per tensor

@@ -7,14 +7,14 @@ with equal requests have equal cards.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from merger.request import BuildRequest, Recipe, Term
+from merger.request import BuildRequest, Recipe
 from schemas.canonical import canonical
+from schemas.expression import expression
 
 _MINUS = "\N{MINUS SIGN}"
-_DOT = "\N{MIDDLE DOT}"
 
 # Not the schema's descriptions: the card is part of the artifact, so its words change no sooner
 # than `numerics` does.
@@ -54,7 +54,7 @@ def model_card(request: BuildRequest) -> bytes:
         f"- {json.dumps(recipe.method)}",
         "---",
         "",
-        f"# {expression(request)}",
+        f"# {expression(request.base.name, request.data['recipe'])}",
         "",
         _summary(request),
         "",
@@ -84,26 +84,6 @@ def _summary(request: BuildRequest) -> str:
     count = _count(len(request.recipe.terms))
     method = request.recipe.method
     return f"The base model `{request.base.name}` with {count} merged onto it by `{method}`."
-
-
-def expression(request: BuildRequest) -> str:
-    """Return base and signed terms, as in `base + 1·sql@1 − 0.5·shout@1`, additions first."""
-    terms = sorted(request.recipe.terms, key=lambda term: (_is_negative(term), term.operand.short))
-    return request.base.name + "".join(_signed(term) for term in terms)
-
-
-def _signed(term: Term) -> str:
-    sign = _MINUS if _is_negative(term) else "+"
-    if isinstance(term.weight, Mapping):
-        points = [_number(point) for point in term.weight["layers"]]
-        return (
-            f" + [{' … '.join(dict.fromkeys((points[0], points[-1])))}]{_DOT}{term.operand.short}"
-        )
-    return f" {sign} {_number(abs(term.weight))}{_DOT}{term.operand.short}"
-
-
-def _is_negative(term: Term) -> bool:
-    return not isinstance(term.weight, Mapping) and term.weight < 0
 
 
 def _parameters(request: BuildRequest) -> Iterable[tuple[str, ...]]:

@@ -116,7 +116,10 @@ def _evaluate(
     from merger.evaluate import run
 
     asked = order["request"]
-    model, suite = inputs[asked["model"]], inputs[asked["suite"]["digest"]]
+    try:
+        model, suite = inputs[asked["model"]], inputs[asked["suite"]["digest"]]
+    except KeyError as error:
+        raise InputError(f"no folder was given for {error.args[0]}", field="inputs") from error
     found = run(asked, model, suite, device=device.type, progress=progress)
     return {**found, "versions": _versions(*_PACKAGES)}
 

@@ -8,6 +8,7 @@ same tensors of a base.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -167,7 +168,7 @@ class ArtifactWriter:
     Leaving the context after an error removes every file written.
     """
 
-    __slots__ = ("_hashing", "files", "folder")
+    __slots__ = ("_hashing", "_needed", "files", "folder")
 
     def __init__(self, folder: Path) -> None:
         """Create the folder if it is absent.
@@ -179,6 +180,7 @@ class ArtifactWriter:
             raise InputError("expected an empty folder, found files in it", field="output")
         self.folder = folder
         self.files: dict[str, WrittenFile] = {}
+        self._needed = 0
         self._hashing = (ThreadPoolExecutor(1), ThreadPoolExecutor(1))
 
     def __enter__(self) -> Self:
@@ -199,17 +201,26 @@ class ArtifactWriter:
     def reserve(self, bytes_needed: int) -> None:
         """Raise DiskError if the folder's file system has no room for so many bytes."""
         free = shutil.disk_usage(self.folder).free
-        needed = bytes_needed + _OTHER_FILES_BYTES
-        if free < needed:
-            raise DiskError(needed, free)
+        self._needed = bytes_needed + _OTHER_FILES_BYTES
+        if free < self._needed:
+            raise DiskError(self._needed, free)
 
     def write(self, name: str, chunks: Iterable[memoryview | bytes]) -> None:
-        """Write one file from pieces, in order."""
-        with (self.folder / name).open("xb", buffering=0) as file:
-            hashed = _HashedFile(file, self._hashing)
-            for chunk in chunks:
-                hashed.write(memoryview(chunk))
-            self.files[name] = hashed.finish()
+        """Write one file from pieces, in order.
+
+        Raises DiskError when the disk turns out to be full: others write to it too.
+        """
+        try:
+            with (self.folder / name).open("xb", buffering=0) as file:
+                hashed = _HashedFile(file, self._hashing)
+                for chunk in chunks:
+                    hashed.write(memoryview(chunk))
+                self.files[name] = hashed.finish()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            free = shutil.disk_usage(self.folder).free
+            raise DiskError(self._needed, free) from error
 
 
 class _HashedFile:

@@ -10,7 +10,7 @@ from registry.errors import Problem
 from registry.lineage import Node
 from registry.plan import Action, Change, Plan, Reason
 from registry.record import BuildRecord, UnreadableRecord
-from schemas.expression import number
+from schemas.expression import expression, number
 from schemas.schedule import Scheduled
 
 FORMAT_VERSION = 1
@@ -189,6 +189,10 @@ def state_text(change: Change) -> str:
     )
 
 
+def _expression(request: Mapping[str, Any]) -> str:
+    return expression(request["base"]["name"], request["recipe"])
+
+
 def status_rows(
     plan: Plan, recorded: Mapping[str, BuildRecord | UnreadableRecord]
 ) -> list[dict[str, Any]]:
@@ -205,6 +209,7 @@ def status_rows(
                 "action": change.action.value,
                 "reasons": [reason.as_data() for reason in change.reasons],
                 "method": built.request["recipe"]["method"] if built else None,
+                "expression": _expression(built.request) if built else None,
                 "model_digest": built.model_digest if built else None,
                 "metrics": dict(measured.metrics) if measured else {},
             }

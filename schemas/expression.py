@@ -1,6 +1,7 @@
 """A recipe as a line that people read: `base + 1·sql@1 − 0.5·shout@1`. From plain data alone.
 
-The model card, MLflow and every report show this line, so it is written in one place.
+The model card, MLflow and every report show this line, so it is written in one place. The card is
+part of the artifact: what changes here changes artifact digests (`numerics`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def expression(base: str, recipe: Mapping[str, Any]) -> str:
     Task arithmetic is written as the sum that it is, the other methods as a function of the base
     and the weighted terms. A schedule is shown as `[first…last]`.
     """
-    method, terms = recipe["method"], recipe["terms"]
+    # Additions first: people read what a model is before what was taken away.
+    terms = sorted(recipe["terms"], key=lambda term: (_is_negative(term), reference(term["input"])))
+    method = recipe["method"]
     if method != "task_arithmetic":
         operands = ", ".join(_weighted(term) for term in terms)
         return f"{method}({base}; {operands})"
@@ -49,15 +52,15 @@ def expression(base: str, recipe: Mapping[str, Any]) -> str:
 
 
 def _signed_sum(terms: Sequence[Mapping[str, Any]]) -> str:
-    # The minuend comes first: people read what a model is before what was taken away.
-    ordered = sorted(terms, key=lambda term: mean_weight(term["weight"]) < 0)
     parts = []
-    for term in ordered:
-        weight = term["weight"]
-        is_negative = not isinstance(weight, Mapping) and weight < 0
-        amount = _amount(-weight if is_negative else weight)
-        parts.append(f"{'−' if is_negative else '+'} {amount}·{reference(term['input'])}")
+    for term in terms:
+        sign, weight = ("−", -term["weight"]) if _is_negative(term) else ("+", term["weight"])
+        parts.append(f"{sign} {_amount(weight)}·{reference(term['input'])}")
     return " ".join(parts)
+
+
+def _is_negative(term: Mapping[str, Any]) -> bool:
+    return not isinstance(term["weight"], Mapping) and term["weight"] < 0
 
 
 def _weighted(term: Mapping[str, Any]) -> str:

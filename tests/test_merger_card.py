@@ -46,9 +46,9 @@ def test_the_front_matter_is_yaml_whatever_the_names() -> None:
 
 
 def test_the_expression_has_signs_and_weights_additions_first() -> None:
-    found = card.expression(request.parse(data()))
+    text = card.model_card(request.parse(data())).decode()
 
-    assert found == "tiny + [0.2 … 0.9]·mix + 1·sql@1 − 0.5·shout@1"
+    assert "\n# ties(tiny; [0.2…0.9]·mix, 1·sql@1, −0.5·shout@1)\n" in text
 
 
 def test_recipe_json_hashes_to_the_build_key() -> None:

@@ -65,7 +65,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None
     with contextlib.closing(TensorFile(path)) as file:
         with path.open("r+b") as opened:
             opened.truncate(path.stat().st_size - 10)
-        with pytest.raises(InputError, match="expected .* more bytes, found none"):
+        with pytest.raises(InputError, match=r"expected .* more bytes, found none"):
             file.read("model.norm.weight")
 
 

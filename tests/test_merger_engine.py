@@ -242,7 +242,7 @@ def test_wider_types_come_first_so_that_every_tensor_is_aligned(tmp_path: Path) 
     from safetensors.torch import load_file
 
     found = load_file(tmp_path / "out/model-00002-of-00002.safetensors")
-    assert list(tiny.read_safetensors(tmp_path / "out/model-00002-of-00002.safetensors"))[0] == (
+    assert next(iter(tiny.read_safetensors(tmp_path / "out/model-00002-of-00002.safetensors"))) == (
         "model.b"
     )
     assert found["model.b"].dtype == torch.float32
@@ -300,6 +300,22 @@ def test_only_what_belongs_to_a_model_is_carried_over(base: Path, tmp_path: Path
     assert "notes.txt" not in copied
     assert (tmp_path / "out/README.md").read_text() != "README.md"
     assert copied == set(built.files)
+
+
+def test_a_tensor_without_elements_and_one_without_dimensions_are_merged(tmp_path: Path) -> None:
+    for folder, value in (("base", 1.0), ("ft", 3.0)):
+        (tmp_path / folder).mkdir()
+        tiny.write_json(tmp_path / folder / "config.json", {})
+        arrays = {"a.empty": np.zeros((0, 4), np.float32), "b.scalar": np.float32(value)}
+        tiny.write_safetensors(tmp_path / folder / "model.safetensors", arrays)
+
+    for method in ("ties", "task_arithmetic"):
+        term = TermOf(tmp_path / "ft", 0.5, "checkpoint")
+        merging.build(tmp_path / method, tmp_path / "base", [term], method=method)
+
+        built = tiny.read_tensors(tmp_path / method)
+        assert built["a.empty"].shape == (0, 4)
+        assert float(built["b.scalar"]) == 2.0
 
 
 # --- what is refused -------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def test_a_schedule_of_density_needs_the_scope_of_a_tensor() -> None:
 
 
 def test_every_method_of_the_schema_is_bound() -> None:
-    from merger.methods.bound import METHODS
+    from merger.methods import METHODS
 
     assert set(METHODS) == set(schemas.methods())
 

@@ -269,6 +269,34 @@ def test_an_order_of_another_shape_is_refused(
     assert (events[-1]["kind"], events[-1]["field"]) == ("input", field)
 
 
+def test_an_order_is_carried_out_in_this_process_too(
+    base: Path, terms: list[TermOf], tmp_path: Path
+) -> None:
+    import torch
+
+    events: list[dict[str, Any]] = []
+    order = order_of(base, terms, tmp_path / "out") | {"device": "auto", "threads": None}
+
+    assert worker.carry_out(order, lambda event: events.append(dict(event)))
+    if not torch.cuda.is_available():
+        cuda = order | {"device": "cuda"}
+        assert not worker.carry_out(cuda, lambda event: events.append(dict(event)))
+        assert events[-1]["message"] == "device: expected a GPU, torch finds none"
+
+    report = next(event for event in events if event["event"] == "report")
+    assert report["artifact_digest"] == tree_digest(hash_folder(tmp_path / "out"))
+
+
+def test_an_evaluation_without_its_folders_is_refused(base: Path) -> None:
+    events: list[dict[str, Any]] = []
+    asked = {"model": "sha256:0", "suite": {"digest": "sha256:1"}}
+    order = {"format_version": 1, "task": "evaluate", "request": asked, "inputs": {}}
+
+    worker.carry_out(order | {"device": "cpu"}, lambda event: events.append(dict(event)))
+
+    assert events[-1]["message"] == "inputs: no folder was given for sha256:0"
+
+
 def test_an_order_without_a_field_is_refused(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
+from merger import writer as writer_module
+from merger.errors import DiskError
 from merger.writer import ArtifactWriter, plan_layout
 from schemas.header import TensorInfo, read_header
 
@@ -108,4 +111,24 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail()
 
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_disk_that_fills_up_is_told_with_the_bytes_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer_module._HashedFile, "write", full)
+
+    def fill() -> None:
+        with ArtifactWriter(tmp_path / "out") as writer:
+            writer.reserve(1000)
+            writer.write("a", [b"1"])
+
+    with pytest.raises(DiskError) as caught:
+        fill()
+
+    assert caught.value.bytes_needed >= 1000
     assert not list((tmp_path / "out").iterdir())

@@ -1,6 +1,6 @@
 """What both programs agree on: schemas, canonical JSON, digests, headers, LoRA, schedules."""
 
-# ruff: noqa: E501  a table is read row by row, so every row stays on one line
+
 
 from __future__ import annotations
 

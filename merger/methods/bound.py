@@ -1,22 +1,21 @@
 """A recipe's method bound to its numbers: what the engine asks for, tensor by tensor.
 
-Here schedules become numbers and scopes become passes over a task vector; the arithmetic is in the
-method's own file. Knows no file and no device.
+Here schedules become numbers; the arithmetic is in the method's own file. `bound_ties` holds the
+binding of TIES, whose scopes become passes over a task vector. Knows no file and no device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from merger.blocks import Block
 from merger.errors import InputError
-from merger.methods import averages, task_arithmetic, ties
+from merger.methods import averages, task_arithmetic
 from merger.request import Recipe
-from merger.sparsify import Cut, find_cut, kept_count, trim
 from merger.task_vector import Delta, TaskVectors
 from schemas.schedule import value_at
 
@@ -148,198 +147,3 @@ class Additive:
 
     def kept(self) -> None:
         """Trim nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class TiesNumbers:
-    """What TIES needs at one tensor; weights and cuts are those of the terms that have it."""
-
-    weights: tuple[float, ...]
-    cuts: tuple[Cut, ...]
-    starts: tuple[int, ...]
-    election: str
-    tie: str
-    agreeing: int
-    combine: str
-    lambda_: float
-
-
-@dataclass(frozen=True, slots=True)
-class TiesStep:
-    """TIES at one tensor; `majority` is the sum of all elected signs of the scope."""
-
-    numbers: TiesNumbers
-    majority: float = 0.0
-    kept: tuple[int, ...] | None = None
-
-    def values(self, taus: Sequence[torch.Tensor], block: Block) -> list[torch.Tensor]:
-        """Return wᵢ·trim(τᵢ)."""
-        numbers = self.numbers
-        trimmed = [
-            trim(tau, cut, start=start + block.start)
-            for tau, cut, start in zip(taus, numbers.cuts, numbers.starts, strict=True)
-        ]
-        return task_arithmetic.weigh(trimmed, numbers.weights)
-
-    def combine(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return λ times the disjoint merge."""
-        numbers = self.numbers
-        counted = ties.tally(values)
-        elected = ties.elect(counted, numbers.election)
-        sign = ties.break_ties(elected, values, tie=numbers.tie, majority=self.majority)
-        merged = ties.merge(
-            counted, sign, values, combine=numbers.combine, agreeing=numbers.agreeing
-        )
-        return merged if numbers.lambda_ == 1.0 else merged * numbers.lambda_
-
-    def elected_sum(self, deltas: Sequence[Delta], blocks: Sequence[Block]) -> float:
-        """Return the sum of the elected signs of a tensor, ties counted as 0."""
-        found = 0.0
-        for block in blocks:
-            values = self.values([delta.block(block) for delta in deltas], block)
-            elected = ties.elect(ties.tally(values), self.numbers.election)
-            # Whole numbers of at most 2**53 in float64: exact in any order.
-            found += float(elected.sum(dtype=torch.float64))
-        return found
-
-
-@dataclass(slots=True)
-class _ModelScope:
-    """What `scope: model` finds out before the first step."""
-
-    cuts: tuple[Cut, ...] = ()
-    kept: tuple[int, ...] = ()
-    starts: tuple[Mapping[str, int], ...] = ()
-    majority: float = 0.0
-
-
-@dataclass(slots=True)
-class Ties:
-    """TIES with the numbers of one recipe."""
-
-    recipe: Recipe
-    layers: int
-    passes: int = 3
-    _scope: _ModelScope = field(default_factory=_ModelScope)
-
-    @property
-    def _numbers(self) -> Numbers:
-        return Numbers(self.recipe, self.layers)
-
-    @property
-    def _is_model_scope(self) -> bool:
-        return bool(self.recipe.parameters["scope"] == "model")
-
-    def check(self, names: Iterable[str]) -> None:
-        """Accept all numbers that the schema accepts."""
-
-    def survey(self, vectors: TaskVectors, run: Run) -> None:
-        """Find the cut of every term, and the majority if it is asked, for `scope: model`."""
-        if not self._is_model_scope:
-            return
-        scope = self._scope
-        scope.starts = tuple(_starts(vectors, term) for term in range(len(vectors)))
-        found = tuple(run(lambda term: self._model_cut(vectors, term), range(len(vectors))))
-        scope.cuts = tuple(cut for cut, _ in found)
-        scope.kept = tuple(keep for _, keep in found)
-        if self.recipe.parameters["tie"] == "majority":
-            scope.majority = sum(
-                run(lambda name: self._elected_sum(vectors, name), vectors.touched)
-            )
-
-    def step(self, name: str, vectors: TaskVectors, deltas: Mapping[int, Delta]) -> TiesStep:
-        """Return TIES at one tensor, after the passes that trimming and majority need."""
-        if self._is_model_scope:
-            return TiesStep(self._at(name, deltas, self._scope.cuts), self._scope.majority)
-        blocks = vectors.blocks(name)
-        elements = vectors.elements(name)
-        cuts: dict[int, Cut] = {}
-        kept: list[int] = []
-        for term, delta in deltas.items():
-            keep = kept_count(self._numbers.number("density", name, term), elements)
-            cuts[term] = find_cut(_TensorStream(delta, blocks), elements, keep)
-            kept.append(keep)
-        step = TiesStep(self._at(name, deltas, cuts), kept=tuple(kept))
-        if self.recipe.parameters["tie"] != "majority":
-            return step
-        majority = step.elected_sum(tuple(deltas.values()), blocks)
-        return TiesStep(step.numbers, majority, step.kept)
-
-    def weights(self, name: str) -> tuple[float, ...]:
-        """Return the weights of all terms at a tensor."""
-        return self._numbers.weights(name)
-
-    def kept(self) -> tuple[int, ...] | None:
-        """Return the elements that each term keeps with `scope: model`."""
-        return self._scope.kept if self._is_model_scope else None
-
-    def _model_cut(self, vectors: TaskVectors, term: int) -> tuple[Cut, int]:
-        names = vectors.names(term)
-        elements = sum(vectors.elements(name) for name in names)
-        keep = kept_count(self._numbers.number("density", names[0], term), elements)
-        return find_cut(_TermStream(vectors, term), elements, keep), keep
-
-    def _elected_sum(self, vectors: TaskVectors, name: str) -> float:
-        deltas = vectors.deltas(name)
-        step = TiesStep(self._at(name, deltas, self._scope.cuts))
-        return step.elected_sum(tuple(deltas.values()), vectors.blocks(name))
-
-    def _at(
-        self, name: str, terms: Iterable[int], cuts: Sequence[Cut] | Mapping[int, Cut]
-    ) -> TiesNumbers:
-        numbers, terms = self._numbers, tuple(terms)
-        weights = numbers.weights(name)
-        starts = self._scope.starts
-        return TiesNumbers(
-            weights=tuple(weights[term] for term in terms),
-            cuts=tuple(cuts[term] for term in terms),
-            starts=tuple(starts[term][name] if starts else 0 for term in terms),
-            election=numbers.choice("election"),
-            tie=numbers.choice("tie"),
-            agreeing=ties.agreeing_count(numbers.number("min_agreement", name), len(weights)),
-            combine=numbers.choice("combine"),
-            lambda_=numbers.number("lambda", name),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _TensorStream:
-    """The blocks of one delta, again and again."""
-
-    delta: Delta
-    blocks: Sequence[Block]
-
-    def __call__(self) -> Iterator[torch.Tensor]:
-        return (self.delta.block(block) for block in self.blocks)
-
-
-@dataclass(frozen=True, slots=True)
-class _TermStream:
-    """The blocks of a term's whole task vector, tensors in byte order of their names."""
-
-    vectors: TaskVectors
-    term: int
-
-    def __call__(self) -> Iterator[torch.Tensor]:
-        for name in self.vectors.names(self.term):
-            delta = self.vectors.delta(self.term, name)
-            for block in self.vectors.blocks(name):
-                yield delta.block(block)
-
-
-def _starts(vectors: TaskVectors, term: int) -> dict[str, int]:
-    """Return the position of the first element of each tensor in the term's task vector."""
-    starts: dict[str, int] = {}
-    position = 0
-    for name in vectors.names(term):
-        starts[name] = position
-        position += vectors.elements(name)
-    return starts
-
-
-METHODS: Mapping[str, Callable[[Recipe, int], Method]] = {
-    "linear": Additive,
-    "task_arithmetic": Additive,
-    "ties": Ties,
-}
-"""Name in a recipe to the method that is bound to it."""

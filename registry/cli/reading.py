@@ -117,7 +117,7 @@ def _against(session: Session, revision: str) -> Plan:
 @click.option("--format", "form", type=FORMATS, default="text")
 @click.pass_obj
 def status(directory: Path, form: str) -> int:
-    """Show every model: its state, method, metrics and digest."""
+    """Show every model: what is live of it, and what is not as declared."""
     session = open_session(directory)
     observed = session.observed()
     made = session.plan()
@@ -125,11 +125,12 @@ def status(directory: Path, form: str) -> int:
     if form == "json":
         click.echo(report.as_json({"models": rows}))
         return 0
-    head = ("model", "method", "metrics", "digest", "state")
+    head = ("model", "method", "expression", "metrics", "digest", "state")
     cells = [
         (
             row["model"],
             row["method"] or "-",
+            row["expression"] or "-",
             report.metrics_text(row["metrics"]),
             report.short(row["model_digest"] or ""),
             row["state"],

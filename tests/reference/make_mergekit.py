@@ -2,9 +2,9 @@
 
 Run in an environment of its own, because mergekit pins its own versions:
 
-    python -m venv /tmp/mergekit-venv
-    /tmp/mergekit-venv/bin/pip install mergekit==0.1.5
-    /tmp/mergekit-venv/bin/python tests/reference/make_mergekit.py
+    python -m venv .venv-mergekit
+    .venv-mergekit/bin/pip install mergekit==0.1.5
+    .venv-mergekit/bin/python tests/reference/make_mergekit.py
 
 `ours` in each case is the same recipe in our parameters; where mergekit means something else by a
 name, the case says so.
