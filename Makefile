@@ -12,7 +12,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[base,dev]" -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e ".[base,dev]" -c constraints.txt
 	touch $(STAMP)
 
 # The base model of the repository's own catalog: downloaded once, converted here, digest checked.

@@ -8,7 +8,8 @@ Read it in the direction of the data:
     request               declarations -> build requests and their keys
     record, observation   what was built, what the store has
     plan, comparison      the difference, as ordered changes with reasons (pure)
-    reconcile             carries a plan out: inputs, evaluation, judge, store, logbook, tracking
+    reconcile             carries a plan out, through build, publish, inputs, evaluation, judge,
+                          store, logbook and tracking
     lineage, report, shown  what is inside a model, as text, JSON or Markdown
     cli                   parsing, choosing the collaborators, one call, one print, an exit code
 

@@ -125,7 +125,7 @@ class Store(LocalStore):
             msg = f"{altered[0]}: missing or altered in the store, nothing was pushed"
             raise VerificationFailed(msg, "run registry sync to restore it")
         with (
-            self._opened(self._require_remote()) as remote,
+            self._opened(self.require_remote()) as remote,
             objects.room(artifact.size, self.cache),
         ):
             self._upload(artifact, remote)
@@ -183,7 +183,8 @@ class Store(LocalStore):
         address = dvc_config.remote_address(self.root, name) or name
         return hashlib.sha256(address.encode()).hexdigest()[:16]
 
-    def _require_remote(self) -> str:
+    def require_remote(self) -> str:
+        """Return the name of the remote to push to; RegistryError if there is none."""
         if self._remote is None:
             msg = "no remote to push to is configured"
             raise RegistryError(msg, "add one with: dvc remote add -d NAME URL")
@@ -192,7 +193,7 @@ class Store(LocalStore):
     def remote_problem(self) -> str | None:
         """Return what keeps the remote from being used, or None."""
         try:
-            self._require_remote()
+            self.require_remote()
             # Asking for a name that cannot be is the one question every kind of remote answers.
             self.find_remote_key("sha256:" + "0" * 64)
         except RegistryError as error:

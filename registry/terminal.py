@@ -16,13 +16,14 @@ class Terminal:
     def __init__(self) -> None:
         """Look once whether a person is watching."""
         self._is_terminal = sys.stderr.isatty()
+        self._model = ""
         self._title = ""
         self._bar: Any = None
 
     def stage(self, model: str, text: str) -> None:
         """Begin a stage of a model."""
         self.close()
-        self._title = f"{model}  {text}"
+        self._model, self._title = model, f"{model}  {text}"
         if not self._is_terminal:
             click.echo(self._title, err=True)
         else:
@@ -30,7 +31,8 @@ class Terminal:
 
     def progress(self, model: str, progress: Progress) -> None:
         """Move the bar of the current stage."""
-        if not self._is_terminal:
+        # One bar: with several jobs it is that of the stage that began last.
+        if not self._is_terminal or model != self._model:
             return
         if self._bar is None:
             click.echo("\r\033[K", err=True, nl=False)

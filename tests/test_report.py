@@ -91,7 +91,7 @@ def recipe(method: str, *terms: dict[str, object], **parameters: object) -> dict
             ),
             "base + 0.5·(1·a@1 + 2·b@1) / Σw",
         ),
-        (recipe("ties", term("a", -0.5), term("m", 1, "merge")), "ties(base; −0.5·a@1, 1·m)"),
+        (recipe("ties", term("a", -0.5), term("m", 1, "merge")), "ties(base; 1·m, −0.5·a@1)"),
         (recipe("linear", term("a", {"layers": [0.2, 0.5, 0.9]})), "linear(base; [0.2…0.9]·a@1)"),
     ],
 )

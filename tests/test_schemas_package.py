@@ -1,7 +1,5 @@
 """What both programs agree on: schemas, canonical JSON, digests, headers, LoRA, schedules."""
 
-
-
 from __future__ import annotations
 
 import contextlib

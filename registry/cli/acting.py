@@ -7,16 +7,20 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from registry import git, keys, lock, observation, record, report, tracking_place
 from registry.cli.session import FORMATS, Session, open_session
 from registry.errors import NotNow, RegistryError, UsageError
-from registry.plan import Options, Plan
+from registry.plan import Action, Options, Plan
 from registry.record import BuildRecord
 from registry.terminal import Terminal
 from registry.world import World
+
+if TYPE_CHECKING:
+    from registry.publish import Result
 
 _DEVICES = click.Choice(["auto", "cpu", "cuda"])
 
@@ -68,6 +72,8 @@ def sync(  # noqa: PLR0913  one argument per option
     if dry_run:
         click.echo(report.plan_text(_narrowed(session, options, wanted, push=push)))
         return 0
+    if push:
+        session.store.require_remote()
     with lock.held(observation.state_folder(session.root) / "lock", lock_timeout):
         session.store.sweep()
         record.sweep(session.root)
@@ -155,29 +161,23 @@ def _commit_text(root: Path) -> str:
     return head + ("+dirty" if any(changed) else "")
 
 
-def _tell_results(results: Collection[object], made: Plan) -> int:
-    from registry.reconcile import Result
-
-    told = [one for one in results if isinstance(one, Result)]
+def _tell_results(results: Collection[Result], made: Plan) -> int:
     rows = [
-        (one.model, _past(one), report.short(one.digest), one.note or one.problem) for one in told
+        (one.model, _outcome(one), report.short(one.digest), one.note or one.problem)
+        for one in results
     ]
     click.echo("\n".join(report.table(rows)))
-    for one in told:
+    for one in results:
         if one.problem and one.hint:
             click.echo(f"{one.model}: {one.problem}\n  hint: {one.hint}", err=True)
-    failed = sum(not one.is_done for one in told)
-    idle = len({change.model for change in made.changes} - {one.model for one in told})
-    click.echo(f"{len(told) - failed} done, {failed} failed, {idle} up to date")
-    codes = {one.exit_code for one in told}
+    failed = sum(not one.is_done for one in results)
+    idle = len({change.model for change in made.changes} - {one.model for one in results})
+    click.echo(f"{len(results) - failed} done, {failed} failed, {idle} up to date")
+    codes = {one.exit_code for one in results}
     return 1 if 1 in codes else max(codes, default=0)
 
 
-def _past(one: object) -> str:
-    from registry.plan import Action
-    from registry.reconcile import Result
-
-    assert isinstance(one, Result)
+def _outcome(one: Result) -> str:
     words = {
         Action.BUILD: "built",
         Action.RESTORE: "restored",
@@ -191,13 +191,13 @@ def _past(one: object) -> str:
     return words[one.action] if one.is_done else "FAILED"
 
 
-def _commit(session: Session, results: Collection[object]) -> None:
+def _commit(session: Session, results: Collection[Result]) -> None:
     folder = record.folder(session.root)
     here = {path for path in folder.glob("*") if path.suffix in (".json", ".dvc")}
     paths = {path.relative_to(session.root).as_posix() for path in here}
     paths |= set(git.status(session.root, "catalog/builds"))
     before = git.head(session.root)
-    after = git.commit(session.root, sorted(paths), f"Build {len(list(results))} models")
+    after = git.commit(session.root, sorted(paths), f"Build {len(results)} models")
     if after == before:
         click.echo("nothing to commit")
         return

@@ -1,0 +1,133 @@
+"""Make a declared artifact and put it into the store: from the remote, or by a worker.
+
+Nothing here is published: that is `publish`'s business, once the bytes are safe.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from registry import evaluation, keys, publish
+from registry.errors import BuildFailed, NotNow, VerificationFailed
+from registry.keys import Artifact, StoredFile
+from registry.plan import Action, Change
+from registry.publish import Result
+from registry.record import BuildRecord
+from registry.request import Declaration
+from registry.world import World
+from schemas.digest import FileHash, model_digest, tree_digest
+from schemas.header import HeaderError
+from schemas.model import ModelError, read_model
+
+
+def build(world: World, change: Change) -> Result:
+    """Build a model, or fetch it from the remote, and publish it."""
+    one = world.declared[change.model]
+    request = _pinned(world, one)
+    if artifact := _from_remote(world, change):
+        return publish.publish(world, one, request, artifact, Action.RESTORE, "from the remote")
+    scratch = world.store.staging()
+    try:
+        report = evaluation.build_folder(world, one.model, request, scratch)
+        world.observer.stage(one.model, "check")
+        files = _checked(world, request, report, scratch / "model")
+        _compare_with_record(publish.recorded(world, one.model), change, report)
+        facts = {name: report[name] for name in ("versions", "device_class", "seconds")}
+        facts["peak_bytes"] = report["peak_bytes"]
+        assert change.key is not None
+        world.observer.stage(one.model, "store")
+        _drop_altered(world, change.key)
+        keys.write_report(world.store.cache, change.key, report)
+        artifact = world.store.publish(
+            scratch / "model",
+            key=change.key,
+            model_digest=report["model_digest"],
+            artifact_digest=report["artifact_digest"],
+            files=files,
+            facts=facts,
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return publish.publish(world, one, request, artifact, Action.BUILD)
+
+
+def restore(world: World, change: Change) -> Result:
+    """Publish what the store has under the declared key; build it if its bytes are altered."""
+    assert change.key is not None
+    artifact = keys.read(world.store.cache, change.key)
+    assert artifact is not None, "the plan saw it"
+    if bad := world.store.verify(artifact, deep=True):
+        world.observer.warn(f"{change.model}: {bad[0]} is altered in the store; building again")
+        world.store.drop_altered(artifact)
+        return build(world, change)
+    one = world.declared[change.model]
+    return publish.publish(world, one, _pinned(world, one), artifact, Action.RESTORE)
+
+
+def _pinned(world: World, one: Declaration) -> dict[str, Any]:
+    """Return the request with the digests of what is published under the upstream names."""
+    digests = {}
+    for name in one.upstream:
+        built = publish.recorded(world, name).built
+        assert built is not None, "the plan orders a model after what it is made of"
+        digests[name] = built.model_digest
+    return one.pin(digests)
+
+
+def _from_remote(world: World, change: Change) -> Artifact | None:
+    """Return what the remote has under this key, fetched; None if it has nothing or is away."""
+    if any(reason.kind == "rebuild-requested" for reason in change.reasons):
+        return None
+    assert change.key is not None
+    try:
+        found = world.store.find_remote_key(change.key)
+        if found is not None and world.store.fetch(found):
+            return found
+    except NotNow as error:
+        world.observer.warn(f"remote: {error.message}; building instead")
+    return None
+
+
+def _checked(
+    world: World, request: Mapping[str, Any], report: Mapping[str, Any], folder: Path
+) -> dict[str, StoredFile]:
+    """Return the artifact's files after comparing names, shapes and digests with what was asked."""
+    files = {path: StoredFile(**hashes) for path, hashes in report["files"].items()}
+    hashes = {path: FileHash(file.sha256, file.size) for path, file in files.items()}
+    if (model_digest(hashes), tree_digest(hashes)) != (
+        report["model_digest"],
+        report["artifact_digest"],
+    ):
+        msg = "the worker's digests are not those of the files it reports"
+        raise VerificationFailed(msg)
+    base = world.catalog.base(request["base"]["name"])
+    try:
+        wanted = read_model(world.root / base.folder).shapes
+        found = read_model(folder).shapes
+    except (ModelError, HeaderError) as error:
+        msg = f"the built model cannot be opened: {error}"
+        raise VerificationFailed(msg) from error
+    if wanted != found:
+        odd = next(name for name in sorted(wanted | found) if wanted.get(name) != found.get(name))
+        msg = f"tensor {odd}: expected {wanted.get(odd)}, found {found.get(odd)}"
+        raise VerificationFailed(msg)
+    return files
+
+
+def _compare_with_record(known: BuildRecord, change: Change, report: Mapping[str, Any]) -> None:
+    """Raise VerificationFailed if the same request gave other bytes on the same device class."""
+    built = known.built
+    if built is None or built.key != change.key or built.device_class != report["device_class"]:
+        return
+    if built.model_digest != report["model_digest"]:
+        msg = f"not reproduced: expected {built.model_digest}, built {report['model_digest']}"
+        hint = "the recorded model stays; compare versions in the record, or remove the record"
+        raise BuildFailed(msg, hint)
+
+
+def _drop_altered(world: World, key: str) -> None:
+    if known := keys.read(world.store.cache, key):
+        world.store.drop_altered(known)

@@ -1,0 +1,134 @@
+"""Publish what lies in the store: evaluate, judge, pointer, push, MLflow, and the record last.
+
+What a gate stops is not published: the earlier version stays live, and the verdict is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from registry import evaluation, logbook, observation, record
+from registry.errors import NotNow
+from registry.keys import Artifact
+from registry.plan import Action
+from registry.record import BuildRecord, Built, Evaluation, Rejected
+from registry.request import Declaration
+from registry.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one change. `problem` is empty if it was carried out."""
+
+    model: str
+    action: Action
+    digest: str = ""
+    problem: str = ""
+    hint: str = ""
+    exit_code: int = 0
+    note: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the change was carried out."""
+        return not self.problem
+
+
+def publish(
+    world: World,
+    one: Declaration,
+    request: Mapping[str, Any],
+    artifact: Artifact,
+    action: Action,
+    note: str = "",
+) -> Result:
+    """Evaluate, judge and publish what lies in the store; the record is written last."""
+    known = recorded(world, one.model)
+    measured = evaluation.evaluate(world, one, request, artifact)
+    if problems := evaluation.failed(measured):
+        assert measured is not None
+        return reject(world, known, artifact.key, artifact.model_digest, measured, problems, action)
+    built = Built(
+        key=artifact.key,
+        request=request,
+        model_digest=artifact.model_digest,
+        artifact={
+            "digest": artifact.artifact_digest,
+            "files": {
+                path: {"sha256": file.sha256, "size": file.size}
+                for path, file in artifact.files.items()
+            },
+        },
+        **artifact.facts,
+    )
+    pointer = record.folder(world.root) / f"{one.model}.dvc"
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    world.store.write_pointer(pointer, one.model, artifact)
+    if world.push:
+        push_artifact(world, one.model, artifact)
+    fresh = BuildRecord(one.model, built, measured)
+    fresh = replace(fresh, mlflow=log(world, one, fresh))
+    record.write(world.root, fresh)
+    _forget_altered(world, one.model)
+    is_same = known.built is not None and known.built.model_digest == artifact.model_digest
+    note = note or ("the recorded digest again" if is_same else "")
+    return Result(one.model, action, artifact.model_digest, note=note)
+
+
+def reject(
+    world: World,
+    known: BuildRecord,
+    key: str,
+    digest: str,
+    measured: Evaluation,
+    problems: tuple[str, ...],
+    action: Action,
+) -> Result:
+    """Record an attempt that a gate stopped; what is live stays so."""
+    rejected = Rejected(
+        key=key,
+        model_digest=digest,
+        evaluation_key=measured.key,
+        gates=measured.gates,
+        verdicts=measured.verdicts,
+        metrics=measured.metrics,
+    )
+    record.write(world.root, replace(known, rejected=rejected))
+    hint = "nothing was published"
+    if known.built is not None:
+        hint = f"the earlier version {known.built.model_digest[:19]}… stays live"
+    problem = f"gate failed: {'; '.join(problems)}"
+    return Result(known.model, action, problem=problem, hint=hint, exit_code=1)
+
+
+def log(world: World, one: Declaration, fresh: BuildRecord) -> record.Logged | None:
+    """Tell MLflow of a published model; None if it cannot be told now."""
+    world.observer.stage(one.model, "log")
+    build = logbook.build_log(world, fresh)
+    logged = world.track(lambda tracker: tracker.log(build))
+    return record.Logged(logged.store, logged.run, logged.version) if logged else None
+
+
+def push_artifact(world: World, model: str, artifact: Artifact) -> None:
+    """Push an artifact to the remote; one warning if that cannot be done now."""
+    world.observer.stage(model, "push")
+    try:
+        world.store.push(artifact, record.folder(world.root) / f"{model}.dvc")
+    except NotNow as error:
+        world.observer.warn(f"{model}: not pushed: {error.message}; the next `sync --push` tries")
+
+
+def recorded(world: World, model: str) -> BuildRecord:
+    """Return the model's record; an empty one if there is none that can be read."""
+    try:
+        return record.read(record.folder(world.root) / f"{model}.json")
+    except (FileNotFoundError, record.UnreadableRecord):
+        return BuildRecord(model)
+
+
+def _forget_altered(world: World, model: str) -> None:
+    altered = observation.read_altered(world.root)
+    if altered.pop(model, None) is not None:
+        observation.write_altered(world.root, altered)
