@@ -41,10 +41,7 @@ def look(root: Path, catalog: Catalog, store: Store) -> Iterator[Check]:
     yield from _ingredients(root, catalog)
     yield _device()
     yield _disk(store)
-    problem = store.remote_problem()
-    remote = catalog.settings.remote
-    told = f"remote {remote} answers" if remote else "none set: artifacts stay in the cache here"
-    yield Check("remote", problem or told, is_good=problem is None)
+    yield _remote(store)
     yield _tracking(root, catalog)
 
 
@@ -98,6 +95,15 @@ def _disk(store: Store) -> Check:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     return Check("disk", f"{free / 1e9:.1f} GB free for {store.cache}", is_good=free > _ROOM_BYTES)
+
+
+def _remote(store: Store) -> Check:
+    try:
+        name = store.require_remote()
+    except RegistryError:
+        return Check("remote", "none set: artifacts stay in the cache of this machine")
+    problem = store.remote_problem()
+    return Check("remote", problem or f"{name} answers", is_good=problem is None)
 
 
 def _tracking(root: Path, catalog: Catalog) -> Check:

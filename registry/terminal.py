@@ -52,8 +52,8 @@ class Terminal:
         click.echo(f"warning: {message}", err=True)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Take the bar away, and give back the cursor that it hid."""
         self._bar = None
         if self._is_terminal and self._title:
-            click.echo("\r\033[K", err=True, nl=False)
+            click.echo("\r\033[K\033[?25h", err=True, nl=False)
         self._title = ""

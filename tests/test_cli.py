@@ -154,7 +154,7 @@ def test_init_makes_a_valid_empty_catalog_and_keeps_what_is_there(tmp_path: Path
     assert "0 files written" in again.out
     assert (made.root / "README.md").read_text() == "mine"
     assert "name: my-models" in (made.root / "catalog/registry.yaml").read_text()
-    assert made.run("validate").out == "1 files, no problems\n"
+    assert made.run("validate").out == "1 file, no problems\n"
     assert made.run("sync").out.endswith("nothing to do: 0 up to date\n")
     made.git("add", "-A")
     assert ".registry" not in made.git("status", "--porcelain")

@@ -51,7 +51,7 @@ def validate(directory: Path, against: str | None, no_weights: bool, form: str) 
         click.echo(report.problems_text(told.problems), err=True)
     for label, hint in found.absent:
         click.echo(f"{label}: not at hand" + (f" (recover: {hint})" if hint else ""))
-    click.echo(f"{told.files} files, no problems")
+    click.echo(f"{told.files} file{'' if told.files == 1 else 's'}, no problems")
     return 0
 
 

@@ -1,0 +1,92 @@
+"""What is written for machines is what the shipped schemas say: requests, orders, events, records."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+
+import schemas
+from registry.plan import Action
+from tests.conftest import Repository
+
+NAMES = ("build-request", "evaluation-request", "work-order", "event", "build-record", "plan")
+
+
+def check(name: str, data: Any) -> None:
+    """Raise if data do not have the form of the schema called `name`."""
+    resources = [
+        (schemas.load(one)["$id"], Resource.from_contents(schemas.load(one))) for one in NAMES
+    ]
+    registry: Registry[Any] = Registry().with_resources(resources)
+    Draft202012Validator(schemas.load(name), registry=registry).validate(data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_schema_is_one(name: str) -> None:
+    Draft202012Validator.check_schema(schemas.load(name))
+
+
+def test_plan_and_its_actions(repository: Repository) -> None:
+    check("plan", json.loads(repository.run("plan", "--format", "json").out))
+
+    change = schemas.load("plan")["properties"]["changes"]["items"]
+    assert change["properties"]["action"]["enum"] == [action.value for action in Action]
+
+
+def test_an_order_its_events_and_a_record(repository: Repository, tmp_path: Path) -> None:
+    from registry.cli.session import open_session
+
+    session = open_session(repository.root)
+    request = session.declared["trimmed"].pin({})
+    check("build-request", request)
+    output = tmp_path / "out"
+    output.mkdir()
+    folders = {
+        one.digest: str(repository.root / one.folder)
+        for one in session.loaded.catalog.ingredients.values()
+    }
+    order = {
+        "format_version": 1,
+        "task": "build",
+        "request": request,
+        "inputs": folders,
+        "output": str(output),
+        "device": "cpu",
+        "threads": None,
+        "memory_bytes": None,
+    }
+    check("work-order", order)
+    refused = {**order, "inputs": {}, "output": str(tmp_path / "other")}
+    (tmp_path / "other").mkdir()
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "merger"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    seen = set()
+    for one in (order, refused):
+        worker.stdin.write(json.dumps(one).encode() + b"\n")
+        worker.stdin.flush()
+        for line in worker.stdout:
+            event = json.loads(line)
+            check("event", event)
+            seen.add(event["event"])
+            if event["event"] in ("report", "failed"):
+                break
+    worker.stdin.close()
+    worker.wait(30)
+    assert seen == {"started", "progress", "report", "failed"}
+
+    ran = repository.run("sync", "average")
+    assert ran.code == 0, ran.err
+    check("build-record", json.loads((repository.root / "catalog/builds/average.json").read_text()))
