@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from registry import evaluation, keys, publish
-from registry.errors import BuildFailed, NotNow, VerificationFailed
+from registry.errors import NotNow, VerificationFailed
 from registry.keys import Artifact, StoredFile
 from registry.plan import Action, Change
 from registry.publish import Result
 from registry.record import BuildRecord
-from registry.request import Declaration
+from registry.request import Declaration, key_of
 from registry.world import World
 from schemas.digest import FileHash, model_digest, tree_digest
 from schemas.header import HeaderError
@@ -27,6 +27,7 @@ def build(world: World, change: Change) -> Result:
     """Build a model, or fetch it from the remote, and publish it."""
     one = world.declared[change.model]
     request = _pinned(world, one)
+    assert key_of(request) == change.key, "the plan was made from the same digests"
     if artifact := _from_remote(world, change):
         return publish.publish(world, one, request, artifact, Action.RESTORE, "from the remote")
     scratch = world.store.staging()
@@ -84,7 +85,7 @@ def _from_remote(world: World, change: Change) -> Artifact | None:
     assert change.key is not None
     try:
         found = world.store.find_remote_key(change.key)
-        if found is not None and world.store.fetch(found):
+        if found is not None and _is_of(found.files, change.key) and world.store.fetch(found):
             return found
     except NotNow as error:
         world.observer.warn(f"remote: {error.message}; building instead")
@@ -103,6 +104,9 @@ def _checked(
     ):
         msg = "the worker's digests are not those of the files it reports"
         raise VerificationFailed(msg)
+    if not _is_of(files, key_of(request)):
+        msg = "the recipe.json that the worker wrote is not the request"
+        raise VerificationFailed(msg)
     base = world.catalog.base(request["base"]["name"])
     try:
         wanted = read_model(world.root / base.folder).shapes
@@ -117,6 +121,12 @@ def _checked(
     return files
 
 
+def _is_of(files: Mapping[str, StoredFile], key: str) -> bool:
+    """Return whether an artifact carries the recipe whose digest is this build key."""
+    recipe = files.get("recipe.json")
+    return recipe is not None and f"sha256:{recipe.sha256}" == key
+
+
 def _compare_with_record(known: BuildRecord, change: Change, report: Mapping[str, Any]) -> None:
     """Raise VerificationFailed if the same request gave other bytes on the same device class."""
     built = known.built
@@ -125,7 +135,7 @@ def _compare_with_record(known: BuildRecord, change: Change, report: Mapping[str
     if built.model_digest != report["model_digest"]:
         msg = f"not reproduced: expected {built.model_digest}, built {report['model_digest']}"
         hint = "the recorded model stays; compare versions in the record, or remove the record"
-        raise BuildFailed(msg, hint)
+        raise VerificationFailed(msg, hint)
 
 
 def _drop_altered(world: World, key: str) -> None:

@@ -197,7 +197,7 @@ def _held_back(one: Declaration, record: BuildRecord | None, state: _State) -> C
     """Return the row of a model that is left alone: revoked, suspended, or made of such a one."""
     if one.revoked:
         state.blocked.add(one.model)
-        is_published = record is not None and record.built is not None
+        is_published = record is not None and bool(record.built or record.mlflow)
         action = Action.UNPUBLISH if is_published else Action.NONE
         return Change(one.model, action, (Reason("revoked", new=one.revoked),))
     if one.suspend:

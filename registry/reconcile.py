@@ -15,6 +15,8 @@ from registry import build, evaluation, keys, observation, plan, publish, record
 from registry.errors import Interrupted, RegistryError
 from registry.plan import Action, Change, Observed, Options
 from registry.publish import Result
+from registry.record import BuildRecord
+from registry.tracking import Tracker
 from registry.world import World
 
 
@@ -49,19 +51,26 @@ def _next(
     attempted: Collection[str],
     results: Collection[Result],
 ) -> list[Change]:
-    """Return the changes that can be carried out now."""
+    """Return the changes that can be carried out now, in any order and side by side.
+
+    What is made of another of them waits for the next round; so does a second name for the same
+    key, which then finds its artifact in the store.
+    """
     broken = _downstream(world, {result.model for result in results if not result.is_done})
     current = plan.make(world.declared, observed, options)
     if models is not None:
         current = current.narrowed(models)
-    idle = (Action.NONE, Action.MAYBE)
-    return [
-        change
-        for change in current.changes
-        if change.action not in idle
-        and change.model not in attempted
-        and change.model not in broken
-    ]
+    taken: dict[str, Change] = {}
+    keys_taken: set[str] = set()
+    for change in current.changes:
+        is_idle = change.action in (Action.NONE, Action.MAYBE)
+        if is_idle or change.model in attempted or change.model in broken:
+            continue
+        if change.key in keys_taken or _downstream(world, taken) & {change.model}:
+            continue
+        taken[change.model] = change
+        keys_taken |= {change.key} if change.key else set()
+    return list(taken.values())
 
 
 def _downstream(world: World, failed: Collection[str]) -> set[str]:
@@ -80,11 +89,11 @@ def _stopped(
     models: Collection[str] | None,
 ) -> list[Result]:
     """Return a result for each model that could not be tried because an ingredient failed."""
-    failed = {result.model for result in results if not result.is_done}
+    broken = _downstream(world, {result.model for result in results if not result.is_done})
     stopped = []
-    for model in sorted(_downstream(world, failed) - set(attempted)):
+    for model in sorted(broken - set(attempted)):
         if models is None or model in models:
-            cause = next(name for name in world.declared[model].upstream)
+            cause = next(name for name in world.declared[model].upstream if name in broken)
             problem = f"not built: merge {cause} failed"
             stopped.append(Result(model, Action.MAYBE, problem=problem, exit_code=1))
     return stopped
@@ -164,13 +173,23 @@ def _log_again(world: World, change: Change) -> Result:
 
 
 def _unpublish(world: World, change: Change) -> Result:
-    """Take a model away: alias, pointer, record, in this order; bytes stay in the store."""
+    """Take a model away: alias, pointer, record, in this order; bytes stay in the store.
+
+    While MLflow cannot be told, a record of nothing but its run stays for the next sync.
+    """
     known = publish.recorded(world, change.model)
-    if known.mlflow is not None:
-        world.track(lambda tracker: tracker.unpublish(change.model))
     folder = record.folder(world.root)
-    for name in (f"{change.model}.dvc", f"{change.model}.json"):
-        (folder / name).unlink(missing_ok=True)
+
+    def unpublish(tracker: Tracker) -> bool:
+        tracker.unpublish(change.model)
+        return True
+
+    is_told = known.mlflow is None or world.track(unpublish)
+    (folder / f"{change.model}.dvc").unlink(missing_ok=True)
+    if is_told:
+        (folder / f"{change.model}.json").unlink(missing_ok=True)
+    else:
+        record.write(world.root, BuildRecord(change.model, mlflow=known.mlflow))
     return Result(change.model, change.action)
 
 
