@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from registry.record import BuildRecord, input_label
-from registry.report import metrics_text, table, weight_text
+from registry.report import metrics_text, table, value_text, weight_text
 from registry.request import Declaration
 from registry.spec import Catalog
 from schemas.expression import expression
@@ -68,7 +68,7 @@ def _lines(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {data['description']}"
     rows = [(name, str(data[name])) for name in ("method", "owner") if data.get(name)]
     if data.get("parameters"):
-        pairs = (f"{name} {value}" for name, value in data["parameters"].items())
+        pairs = (f"{name} {value_text(value)}" for name, value in data["parameters"].items())
         rows.append(("parameters", ", ".join(pairs)))
     names = ("key", "model_digest", "artifact_digest", "device_class")
     rows += [(name.replace("_", " "), data[name]) for name in names if data.get(name)]

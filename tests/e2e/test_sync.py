@@ -108,7 +108,8 @@ def test_a_merge_of_a_merge_follows_it_and_early_cutoff_stops_there(synced: Repo
     assert digests(synced) == old
     lineage = synced.run("lineage", "outer").out
     assert "-1 adapter brief@1  (subtracted)" in lineage
-    assert "│  ├─ +1 adapter formal@1" in lineage or "   ├─ +1 adapter formal@1" in lineage
+    assert "+0.5 merge both-skills  sha256:" in lineage
+    assert "─ +1 adapter formal@1" in lineage
 
 
 def test_an_invalid_catalog_is_refused_as_a_whole(synced: Repository) -> None:

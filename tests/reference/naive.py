@@ -1,6 +1,6 @@
 """The methods once more, as plainly as numpy allows: whole models in float64, one element at a time.
 
-Written from design.md without a look at the merger, to be held against it. Slow on purpose.
+Written from the definitions without a look at the merger, to be held against it. Slow on purpose.
 """
 
 from __future__ import annotations
