@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import pytest
 
 from registry import tracking
 from registry.tracking import BuildLog, Operand, Pages, Tracker
+from tests.conftest import REGISTRY, Repository
 
 CHROMIUM = Path("/usr/bin/chromium")
 DRIVER = Path("/usr/bin/chromedriver")
@@ -80,9 +82,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
         )
         tracker.log(build_of("quiet", "sha256:" + "8b" * 32, "smollm2 - 0.5 shout@1", SHOUT))
         tracker.log(OFFICE)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     found = tracking.ui_command(root, uri, port)
     with (root / "log").open("wb") as log:
         environment = {**os.environ, **(found.environment or {})}
@@ -93,6 +93,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -235,3 +242,34 @@ def test_an_adapters_page_lists_every_merge_that_used_it(pages: Pages, browser: 
     browser.clicks("The runs of those merges")
     browser.sees("2 matching runs", "office-assistant", "quiet")
     browser.shoot("7-adapter-runs")
+
+
+def test_what_a_real_sync_wrote_is_what_the_pages_say(
+    synced: Repository, browser: Browser, tmp_path: Path
+) -> None:
+    record = json.loads((synced.root / "catalog/builds/formal-not-brief.json").read_text())
+    brief = (synced.root / "catalog/adapters/brief/1/adapter.yaml").read_text().split('"')[1]
+    built_at = synced.git("rev-parse", "HEAD~1").strip()  # HEAD holds the records
+    port = _free_port()
+    with (tmp_path / "log").open("wb") as log:
+        command = [*REGISTRY, "ui", "--no-browser", "--port", str(port)]
+        shown = subprocess.Popen(command, cwd=synced.root, stdout=log, stderr=log)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", shown, tmp_path / "log")
+        address = (tmp_path / "log").read_text().splitlines()[0]
+        browser.driver.get(address)
+        browser.clicks("formal-not-brief")
+        page = browser.sees("formal-not-brief = tiny-llama + 1·formal@1 − 0.5·brief@1", "@ live")
+        for fact in (brief, record["key"], record["model_digest"], built_at):
+            assert fact in page
+        assert record["artifact"]["digest"] in page
+        browser.clicks("inputs, output, metrics, recipe and report")
+        run = browser.sees("Logged models (4)", "merge.weight/brief:v1")
+        assert "merge.weight/brief:v1\n-0.5\nadapter brief@1" in run
+
+        browser.driver.get(address)
+        browser.clicks("adapter.brief")
+        browser.sees("adapter brief@1", brief)
+    finally:
+        shown.terminate()
+        assert shown.wait(30) == 143
