@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import schemas
-from registry.documents import quote, scalar
+from registry.documents import quote
 from registry.errors import did_you_mean
+from registry.scalars import scalar
 
 Message = tuple[str, str]
 """What is wrong, and the cure."""

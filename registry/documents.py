@@ -8,13 +8,13 @@ nested merge keys cost a loader seconds, and duplicate keys are lost without a w
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from registry.errors import Problem
+from registry.scalars import scalar
 
 Path_ = tuple[str | int, ...]
 
@@ -31,16 +31,6 @@ _UNPRINTABLE = re.compile(
 )
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _SHOWN = 60
-
-_WORDS: dict[str, bool | None] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
-_WORDS |= dict.fromkeys(("true", "True", "TRUE"), True)
-_WORDS |= dict.fromkeys(("false", "False", "FALSE"), False)
-_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = re.compile(r"(?P<sign>[-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-# Python neither reads nor writes whole numbers of more than 4300 digits; ours end at 2**53 - 1.
-_LONGEST_INTEGER = 400
-_LARGEST_INTEGER = 2**1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,29 +100,6 @@ def parse(text: bytes, file: str) -> tuple[Document | None, list[Problem]]:
 def _position(before: str) -> tuple[int, int]:
     lines = re.split(r"\r\n|\r|\n", before)
     return len(lines), len(lines[-1]) + 1
-
-
-def scalar(text: str) -> str | int | float | bool | None:
-    """Return the value of an unquoted scalar by the core schema of YAML 1.2."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INTEGER.fullmatch(text):
-        return _integer(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if special := _SPECIAL.fullmatch(text):
-        sign = special["sign"]
-        return math.nan if sign is None else math.copysign(math.inf, -1 if sign == "-" else 1)
-    return text
-
-
-def _integer(text: str) -> int | float:
-    infinite = math.copysign(math.inf, -1 if text.startswith("-") else 1)
-    if len(text) > _LONGEST_INTEGER:
-        return infinite
-    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-    value = int(text[2:] if base != 10 else text, base)
-    return value if abs(value) < _LARGEST_INTEGER else infinite
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from registry import keys
 from registry.errors import RegistryError
+from schemas.expression import reference
 
 FORMAT_VERSION = 1
 
@@ -197,15 +198,13 @@ def _fields(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
 
 def input_label(source: Mapping[str, Any]) -> str:
     """Return how texts name an input of a request: `adapter sql@1`."""
-    version = source.get("version")
-    return f"{source['kind']} {source['name']}" + (f"@{version}" if version is not None else "")
+    return f"{source['kind']} {reference(source)}"
 
 
 def _input_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> Difference:
-    was, now = input_label(old), input_label(new)
-    if was == now:
-        return Difference(now, old["digest"], new["digest"], is_input=True)
-    return Difference(new["kind"], was, now, is_input=True)
+    if input_label(old) == input_label(new):
+        return Difference(input_label(new), old["digest"], new["digest"], is_input=True)
+    return Difference(new["kind"], reference(old), reference(new), is_input=True)
 
 
 def _terms(old: Any, new: Any) -> Iterator[Difference]:

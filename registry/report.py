@@ -49,11 +49,9 @@ def reason_text(reason: Reason) -> str:
 
 
 def _notes(change: Change) -> str:
-    texts = [reason_text(reason) for reason in change.reasons]
-    kinds = {reason.kind for reason in change.reasons}
-    if change.action is Action.NONE and "undeclared" in kinds:
-        texts.append("kept; pass --prune to remove")
-    return "; ".join(texts)
+    text = "; ".join(reason_text(reason) for reason in change.reasons)
+    is_kept = change.action is Action.NONE and text == "undeclared"
+    return f"{text} (kept; pass --prune to remove)" if is_kept else text
 
 
 def plan_text(plan: Plan, *, with_idle: bool = False) -> str:

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry import documents
-from registry.documents import Document, field_text, parse, quote, scalar
+from registry.documents import Document, field_text, parse, quote
+from registry.scalars import scalar
 
 EXAMPLES = Path(__file__).parent / "examples" / "invalid" / "yaml"
 

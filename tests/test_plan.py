@@ -135,9 +135,7 @@ def test_another_version_of_an_adapter_is_a_changed_input() -> None:
 
     made = plan([declare("m", request(adapter("a", version=2, bytes_=B)))], [built(before)])
 
-    assert made.changes[0].reasons == (
-        Reason("input-changed", "adapter", "adapter a@1", "adapter a@2"),
-    )
+    assert made.changes[0].reasons == (Reason("input-changed", "adapter", "a@1", "a@2"),)
 
 
 def test_swapped_bytes_of_the_same_version_are_a_changed_input() -> None:

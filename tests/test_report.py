@@ -18,7 +18,7 @@ PLAN = Plan(
         Change(
             "legal",
             Action.BUILD,
-            (Reason("input-changed", "adapter", "adapter legal@4", "adapter legal@5"),),
+            (Reason("input-changed", "adapter", "legal@4", "legal@5"),),
         ),
         Change("above", Action.MAYBE, (Reason("input-changed", "merge legal"),)),
         Change("old-demo", Action.NONE, (Reason("undeclared"),)),
@@ -30,9 +30,9 @@ PLAN = Plan(
 def test_a_plan_reads_as_lines_with_the_sum_last() -> None:
     assert report.plan_text(PLAN).splitlines() == [
         "helpful-minus-toxic  build  recipe-changed: recipe.terms[adapter toxic@3].weight 0.4 -> 0.6",
-        "legal                build  input-changed: adapter adapter legal@4 -> adapter legal@5",
+        "legal                build  input-changed: adapter legal@4 -> legal@5",
         "above                maybe  input-changed: merge legal",
-        "old-demo             kept   undeclared; kept; pass --prune to remove",
+        "old-demo             kept   undeclared (kept; pass --prune to remove)",
         f"plan {PLAN.digest[:19]}…  2 to build, 1 to see after that, 1 kept, 1 up to date",
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +133,7 @@ def open_world(
         return tracker
 
     log = observation.state_folder(session.root) / "worker.log"
-    with Executor(jobs, log) as executor:
+    with closing(Executor(jobs, log)) as executor:
         yield World(
             root=session.root,
             catalog=session.loaded.catalog,
