@@ -36,7 +36,7 @@ lint: $(STAMP)
 test: lint
 	-$(BIN)/python scripts/make_base.py
 	$(BIN)/registry validate
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 bench: base
 	$(BIN)/python benchmarks/commands.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from registry import keys, lineage, record
@@ -37,7 +38,7 @@ def build_log(world: World, fresh: BuildRecord) -> BuildLog:
         contains=_contains(world, fresh),
         params=dict(_params(request)),
         metrics={**dict(_metrics(fresh)), **dict(_statistics(statistics))},
-        files=_files(fresh, report),
+        files=_files(world.store.cache, fresh, report),
         source=f"dvc://catalog/builds/{fresh.model}.dvc",
         description=spec.description,
         owner=spec.owner,
@@ -112,14 +113,17 @@ def _statistics(statistics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield (name if "." in name else f"merge.{name}"), float(value)
 
 
-def _files(fresh: BuildRecord, report: Mapping[str, Any]) -> dict[str, bytes]:
+def _files(cache: Path, fresh: BuildRecord, report: Mapping[str, Any]) -> dict[str, bytes]:
     assert fresh.built is not None
     record_data = {key: value for key, value in fresh.as_data().items() if key != "mlflow"}
-    return {
+    files = {
         "lineage/recipe.json": _pretty(fresh.built.request),
         "lineage/record.json": _pretty(record_data),
         "report/build.json": _pretty(report),
     }
+    if fresh.evaluation and (answers := keys.read_evaluation(cache, fresh.evaluation.key)):
+        files["report/evaluation.json"] = _pretty(answers)
+    return files
 
 
 def _pretty(data: Any) -> bytes:

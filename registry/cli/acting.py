@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,11 +65,12 @@ def sync(  # noqa: PLR0913  one argument per option
     if prune and not session.declared:
         msg = "expected at least one declared model, found none: --prune would remove everything"
         raise RegistryError(msg, "is this the right folder and branch?")
-    recorded = session.observed().recorded
-    chosen = session.require(models, also=recorded) if models else None
-    wanted = session.with_upstream(chosen) if chosen is not None else None
-    forced = (chosen or set(session.declared)) if rebuild else ()
-    options = Options(prune, forced)
+    chosen = session.require(models, also=session.observed().recorded)
+    reviewed = _read_plan(saved) if saved else None
+    wanted: Collection[str] | None = reviewed.models if reviewed else None
+    if chosen:
+        wanted = session.with_upstream(chosen)
+    options = Options(prune, (chosen or set(session.declared)) if rebuild else ())
     if dry_run:
         click.echo(report.plan_text(_narrowed(session, options, wanted, push=push)))
         return 0
@@ -78,22 +80,36 @@ def sync(  # noqa: PLR0913  one argument per option
         session.store.sweep()
         record.sweep(session.root)
         made = _narrowed(session, options, wanted, push=push)
-        if saved:
-            _require_same(made, saved)
-        if made.is_empty:
-            click.echo(report.plan_text(made))
-            return 0
-        with open_world(session, device, jobs=jobs, push=push) as world:
-            from registry import reconcile
-
-            results = reconcile.carry_out(
-                world, lambda: session.observed(with_push=push), options, wanted
-            )
-        session.index.save()
-        code = _tell_results(results, made)
+        if reviewed and reviewed.digest != made.digest:
+            msg = f"the plan moved: {saved} is {reviewed.digest}, now it is {made.digest}"
+            raise RegistryError(msg, "plan again, and look at what changed")
+        code = _carry_out(session, made, options, wanted, device=device, jobs=jobs, push=push)
         if commit:
-            _commit(session, results)
+            _commit(session)
         return code
+
+
+def _carry_out(
+    session: Session,
+    made: Plan,
+    options: Options,
+    wanted: Collection[str] | None,
+    *,
+    device: str | None,
+    jobs: int,
+    push: bool,
+) -> int:
+    if made.is_empty:
+        click.echo(report.plan_text(made))
+        return 0
+    with open_world(session, device, jobs=jobs, push=push) as world:
+        from registry import reconcile
+
+        results = reconcile.carry_out(
+            world, lambda: session.observed(with_push=push), options, wanted
+        )
+    session.index.save()
+    return _tell_results(results, made)
 
 
 def _narrowed(
@@ -103,15 +119,21 @@ def _narrowed(
     return made if wanted is None else made.narrowed(wanted)
 
 
-def _require_same(made: Plan, saved: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class _Reviewed:
+    """A saved plan: its digest, and the models that it is about."""
+
+    digest: str
+    models: frozenset[str]
+
+
+def _read_plan(saved: Path) -> _Reviewed:
     try:
-        digest = json.loads(saved.read_text("utf-8"))["digest"]
+        data = json.loads(saved.read_text("utf-8"))
+        return _Reviewed(data["digest"], frozenset(row["model"] for row in data["changes"]))
     except (ValueError, KeyError, TypeError) as error:
         msg = f"{saved}: expected a plan saved by `registry plan -o`"
         raise UsageError(msg) from error
-    if digest != made.digest:
-        msg = f"the plan moved: {saved.name} is {digest}, now it is {made.digest}"
-        raise RegistryError(msg, "plan again, and look at what changed")
 
 
 @contextmanager
@@ -133,7 +155,7 @@ def open_world(
         return tracker
 
     log = observation.state_folder(session.root) / "worker.log"
-    with closing(Executor(jobs, log)) as executor:
+    with closing(observer), closing(Executor(jobs, log)) as executor:
         yield World(
             root=session.root,
             catalog=session.loaded.catalog,
@@ -147,7 +169,6 @@ def open_world(
             device=device or settings.device,
             push=push,
         )
-    observer.close()
 
 
 def _commit_text(root: Path) -> str:
@@ -191,18 +212,20 @@ def _outcome(one: Result) -> str:
     return words[one.action] if one.is_done else "FAILED"
 
 
-def _commit(session: Session, results: Collection[Result]) -> None:
-    folder = record.folder(session.root)
-    here = {path for path in folder.glob("*") if path.suffix in (".json", ".dvc")}
-    paths = {path.relative_to(session.root).as_posix() for path in here}
-    paths |= set(git.status(session.root, "catalog/builds"))
-    before = git.head(session.root)
-    after = git.commit(session.root, sorted(paths), f"Build {len(results)} models")
-    if after == before:
+def _commit(session: Session) -> None:
+    """Commit records and pointers, those of earlier syncs too, and push them where to."""
+    root = session.root
+    changed = [
+        path for path in git.status(root, "catalog/builds") if path.endswith((".json", ".dvc"))
+    ]
+    models = sorted({Path(path).stem for path in changed})
+    if changed:
+        subject = models[0] if len(models) == 1 else f"{len(models)} models"
+        commit = git.commit(root, changed, f"Registry: {subject} synced")
+        click.echo(f"committed {commit[:12]}")
+    else:
         click.echo("nothing to commit")
-        return
-    click.echo(f"committed {after[:12]}")
-    if git.has_upstream(session.root) and not git.push(session.root):
+    if git.has_upstream(root) and not git.push(root):
         msg = "the branch moved meanwhile: the commit was not pushed"
         raise NotNow(msg, "run `git pull --rebase`, then `registry sync --commit` again")
 

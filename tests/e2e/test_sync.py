@@ -161,3 +161,6 @@ def test_a_saved_plan_is_refused_when_the_catalog_moved(synced: Repository) -> N
     assert "the plan moved" in refused.err
     synced.edit(MERGE, "weight: 0.5", "weight: 0.6")
     assert synced.run("sync", "--plan", "saved.json").code == 0
+    synced.edit(MERGE, "weight: 0.6", "weight: 0.4")
+    assert synced.run("plan", "both-skills", "-o", "one.json").code == 0
+    assert "1 done, 0 failed" in synced.run("sync", "--plan", "one.json").out

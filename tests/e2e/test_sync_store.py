@@ -143,3 +143,37 @@ def test_commit_records_and_pointers_only(synced: Repository) -> None:
     changed = synced.git("show", "--name-only", "--format=", "HEAD").split()
     assert changed == ["catalog/builds/both-skills.dvc", "catalog/builds/both-skills.json"]
     assert "notes.txt" in synced.git("status", "--porcelain")
+
+    # What an earlier sync left without --commit is caught up.
+    synced.edit(MERGE, "weight: 0.6", "weight: 0.5")
+    synced.run("sync")
+    assert "committed" in synced.run("sync", "--commit").out
+
+
+def test_a_commit_is_pushed_and_never_over_what_others_pushed(
+    synced: Repository, tmp_path: Path
+) -> None:
+    origin = tmp_path / "origin.git"
+    synced.git("init", "-q", "--bare", str(origin))
+    synced.git("remote", "add", "origin", str(origin))
+    synced.git("push", "-q", "-u", "origin", "main")
+    synced.edit(MERGE, "weight: 0.8", "weight: 0.6")
+
+    assert synced.run("sync", "--commit").code == 0
+    ours = synced.git("rev-parse", "HEAD").strip()
+    assert ours in synced.git("ls-remote", "origin", "main")
+
+    synced.git("clone", "-q", str(origin), str(tmp_path / "other"))
+    other = Repository(tmp_path / "other")
+    (other.root / "note").write_text("theirs")
+    other.commit("theirs")
+    other.git("push", "-q")
+    synced.edit(MERGE, "weight: 0.6", "weight: 0.5")
+    refused = synced.run("sync", "--commit")
+    assert refused.code == 75
+    assert "the branch moved meanwhile" in refused.err
+    synced.git("add", "-A")
+    synced.git("commit", "-qm", "weight 0.5")
+    synced.git("pull", "-q", "--rebase")
+    assert synced.run("sync", "--commit").code == 0
+    assert synced.git("rev-parse", "HEAD").strip() in synced.git("ls-remote", "origin", "main")

@@ -48,6 +48,9 @@ def test_the_subtraction_keeps_the_skill_and_loses_the_shouting(own: Repository)
     assert metrics["notes"] >= 0.9 * loud["notes"] > 0
     assert record["peak_bytes"] <= 1_000_000_000
 
+    (answers,) = (own.root / ".registry/mlartifacts").rglob("report/evaluation.json")
+    assert len(json.loads(answers.read_text())["prompts"]["notes"]) == 8
+
     assert own.run("export", "polite-notes", "out").code == 0
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
