@@ -58,7 +58,6 @@ class Loaded:
     catalog: Catalog
     sources: Mapping[tuple[str, ...], Source]
     files: int
-    warnings: tuple[Problem, ...] = ()
 
 
 def load(
@@ -184,7 +183,6 @@ def _ingredient(state: _Loading, source: Source, data: Mapping[str, Any]) -> Non
         digest=data["weights"]["digest"],
         folder=source.file.rpartition("/")[0] + "/weights",
         description=data.get("description", ""),
-        license=data.get("license", ""),
         recover=str(data.get("origin", {}).get("recover", "")),
         revoked=data.get("revoked", {}).get("reason", ""),
     )
@@ -200,8 +198,8 @@ def _merge(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
         method=recipe["method"],
         parameters=recipe.get("parameters", {}),
         terms=tuple(_term(term) for term in recipe["terms"]),
-        seed=recipe.get("seed", 0),
-        compute=recipe.get("compute", "float32"),
+        seed=recipe.get("seed", schema.default_of("merge", ("recipe", "seed"))),
+        compute=recipe.get("compute", schema.default_of("merge", ("recipe", "compute"))),
         output=data.get("output", {}),
         suite=evaluation.get("suite"),
         gates={task: Gate(**gate) for task, gate in evaluation.get("gates", {}).items()},

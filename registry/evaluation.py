@@ -67,16 +67,8 @@ def _measure(
     world.observer.stage(model, "evaluate")
     suite = wanted["suite"]
     place = world.root / world.catalog.suites[suite["name"]].folder
-    order = {
-        "format_version": 1,
-        "task": "evaluate",
-        "request": wanted,
-        "inputs": {wanted["model"]: str(folder), suite["digest"]: str(place)},
-        "device": world.device,
-        "threads": None,
-        "memory_bytes": None,
-    }
-    report = world.run(model, order)
+    folders = {wanted["model"]: str(folder), suite["digest"]: str(place)}
+    report = world.run(model, _order(world, "evaluate", wanted, folders))
     keys.write_evaluation(world.store.cache, key_of(wanted), report)
     return _metrics(report)
 
@@ -127,14 +119,19 @@ def build_folder(
     output = scratch / "model"
     output.mkdir()
     world.observer.stage(model, "build")
-    order = {
+    order = _order(world, "build", request, folders)
+    return world.run(model, {**order, "output": str(output)})
+
+
+def _order(
+    world: World, task: str, request: Mapping[str, Any], folders: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
         "format_version": 1,
-        "task": "build",
+        "task": task,
         "request": request,
         "inputs": folders,
-        "output": str(output),
         "device": world.device,
         "threads": None,
         "memory_bytes": None,
     }
-    return world.run(model, order)

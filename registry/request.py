@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import schemas
-from registry.schema import method_parameters
+from registry.schema import default_of, method_parameters
 from registry.spec import Catalog, Gate, MergeSpec, Term
 from schemas import canonical
 
@@ -127,10 +127,11 @@ def output(given: Mapping[str, Any]) -> dict[str, Any]:
     A dtype that is left out is `base`: each tensor keeps its type there. The base's digest
     determines it, so the request stays complete without a look at the base's bytes.
     """
-    match = re.fullmatch(r"(\d+)([KMG]B)", given.get("max_shard_size", "5GB"))
+    size = given.get("max_shard_size", default_of("merge", ("output", "max_shard_size")))
+    match = re.fullmatch(r"(\d+)([KMG]B)", size)
     assert match is not None, "the schema allows nothing else"
     return {
-        "form": given.get("form", "model"),
+        "form": given.get("form", default_of("merge", ("output", "form"))),
         "dtype": given.get("dtype", "base"),
         "max_shard_size": int(match[1]) * _UNITS[match[2]],
     }

@@ -31,7 +31,6 @@ class Ingredient:
     digest: str
     folder: str
     description: str = ""
-    license: str = ""
     recover: str = ""
     revoked: str = ""
 

@@ -12,6 +12,19 @@ from tests.conftest import Repository
 HEAVY = ("torch", "safetensors", "peft", "transformers", "numpy", "mlflow", "dvc", "merger")
 
 
+def printed_last(repository: Repository, code: str) -> str:
+    """Return the last line that Python code prints in the repository."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=repository.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize("command", ["plan", "validate", "status", "sync --dry-run", "--help"])
 def test_light_commands_import_nothing_heavy(repository: Repository, command: str) -> None:
     code = (
@@ -21,15 +34,7 @@ def test_light_commands_import_nothing_heavy(repository: Repository, command: st
         "print('heavy', heavy, 'code', code)\n"
     )
 
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=repository.root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.stdout.splitlines()[-1] == "heavy [] code 0", done.stdout + done.stderr
+    assert printed_last(repository, code) == "heavy [] code 0"
 
 
 def test_jsonschema_and_yaml_are_not_imported_when_no_file_changed(repository: Repository) -> None:
@@ -42,12 +47,4 @@ def test_jsonschema_and_yaml_are_not_imported_when_no_file_changed(repository: R
         "print(sorted({'yaml', 'jsonschema'} & sys.modules.keys()))\n"
     )
 
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=repository.root,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert printed_last(repository, code) == "[]"

@@ -1,7 +1,8 @@
 """The commands of `registry`, by name; each module is imported when its command is called.
 
     reading     validate, plan, status, show, explain, diff, lineage
-    acting      sync, verify, export, doctor, ui
+    syncing     sync
+    acting      verify, export, doctor, ui
     making      init, add
 
 Help texts stand here, so that `registry --help` imports nothing but click.
@@ -20,7 +21,7 @@ _COMMANDS = {
     "add": ("making", "Add a base, an adapter or a checkpoint with its digest."),
     "validate": ("reading", "Check every file of the catalog."),
     "plan": ("reading", "Show what sync would do, and why."),
-    "sync": ("acting", "Build what is stale, store it, log it, record it."),
+    "sync": ("syncing", "Build what is stale, store it, log it, record it."),
     "status": ("reading", "Show what is live, and what is not as declared."),
     "show": ("reading", "Show what is inside a model."),
     "explain": ("reading", "Say why a model is stale, or that it is not."),

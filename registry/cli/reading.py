@@ -120,7 +120,7 @@ def status(directory: Path, form: str) -> int:
     """Show every model: what is live of it, and what is not as declared."""
     session = open_session(directory)
     observed = session.observed()
-    made = session.plan()
+    made = session.plan(observed=observed)
     rows = report.status_rows(made, observed.recorded)
     if form == "json":
         click.echo(report.as_json({"models": rows}))

@@ -37,9 +37,15 @@ class Session:
         known = tracking_place.known_store(self.root, uri)
         return observation.observe(self.root, self.store, known, with_push=with_push)
 
-    def plan(self, options: Options | None = None, *, with_push: bool = False) -> Plan:
-        """Return the plan of everything that is declared."""
-        return plans.make(self.declared, self.observed(with_push=with_push), options)
+    def plan(
+        self,
+        options: Options | None = None,
+        *,
+        with_push: bool = False,
+        observed: Observed | None = None,
+    ) -> Plan:
+        """Return the plan of everything that is declared, as things are now or as `observed`."""
+        return plans.make(self.declared, observed or self.observed(with_push=with_push), options)
 
     def require(self, models: Iterable[str], *, also: Collection[str] = ()) -> set[str]:
         """Return the models; UsageError with the nearest name if one is not declared."""

@@ -1,0 +1,178 @@
+"""The command `sync`: choose, plan, carry out, tell, commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry import git, lock, observation, record, report
+from registry.cli.acting import DEVICES, open_world
+from registry.cli.session import Session, open_session
+from registry.errors import NotNow, RegistryError, UsageError
+from registry.plan import Action, Options, Plan
+
+if TYPE_CHECKING:
+    from registry.publish import Result
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option(
+    "--plan",
+    "saved",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Carry out this saved plan; refused if anything moved since.",
+)
+@click.option("--device", type=DEVICES, help="Where merges are computed.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N")
+@click.option("--push", is_flag=True, help="Push artifacts to the DVC remote.")
+@click.option("--commit", is_flag=True, help="Commit records and pointers, and push the commit.")
+@click.option("--prune", is_flag=True, help="Remove what is no longer declared.")
+@click.option("--rebuild", is_flag=True, help="Build again even what is up to date.")
+@click.option("--lock-timeout", type=click.FloatRange(0), default=60.0, show_default=True)
+@click.pass_obj
+def sync(  # noqa: PLR0913  one argument per option
+    directory: Path,
+    models: tuple[str, ...],
+    saved: Path | None,
+    device: str | None,
+    jobs: int,
+    lock_timeout: float,
+    *,
+    dry_run: bool,
+    push: bool,
+    commit: bool,
+    prune: bool,
+    rebuild: bool,
+) -> int:
+    """Build what is stale, store it, log it, record it.
+
+    Nothing is rebuilt that need not be; a second run says that there is nothing to do.
+    """
+    session = open_session(directory)
+    if prune and not session.declared:
+        msg = "expected at least one declared model, found none: --prune would remove everything"
+        raise RegistryError(msg, "is this the right folder and branch?")
+    chosen = session.require(models, also=session.observed().recorded if models else ())
+    reviewed = _read_plan(saved) if saved else None
+    wanted: Collection[str] | None = reviewed.models if reviewed else None
+    if chosen:
+        wanted = session.with_upstream(chosen)
+    options = Options(prune, (chosen or set(session.declared)) if rebuild else ())
+    if dry_run:
+        click.echo(report.plan_text(_narrowed(session, options, wanted, push=push)))
+        return 0
+    if push:
+        session.store.require_remote()
+    with lock.held(observation.state_folder(session.root) / "lock", lock_timeout):
+        session.store.sweep()
+        record.sweep(session.root)
+        made = _narrowed(session, options, wanted, push=push)
+        if reviewed and reviewed.digest != made.digest:
+            msg = f"the plan moved: {saved} is {reviewed.digest}, now it is {made.digest}"
+            raise RegistryError(msg, "plan again, and look at what changed")
+        code = _carry_out(session, made, options, wanted, device=device, jobs=jobs, push=push)
+        if commit:
+            _commit(session)
+        return code
+
+
+def _carry_out(
+    session: Session,
+    made: Plan,
+    options: Options,
+    wanted: Collection[str] | None,
+    *,
+    device: str | None,
+    jobs: int,
+    push: bool,
+) -> int:
+    if made.is_empty:
+        click.echo(report.plan_text(made))
+        return 0
+    with open_world(session, device, jobs=jobs, push=push) as world:
+        from registry import reconcile
+
+        results = reconcile.carry_out(
+            world, lambda: session.observed(with_push=push), options, wanted
+        )
+    session.index.save()
+    return _tell_results(results, made)
+
+
+def _narrowed(
+    session: Session, options: Options, wanted: Collection[str] | None, *, push: bool
+) -> Plan:
+    made = session.plan(options, with_push=push)
+    return made if wanted is None else made.narrowed(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reviewed:
+    """A saved plan: its digest, and the models that it is about."""
+
+    digest: str
+    models: frozenset[str]
+
+
+def _read_plan(saved: Path) -> _Reviewed:
+    try:
+        data = json.loads(saved.read_text("utf-8"))
+        return _Reviewed(data["digest"], frozenset(row["model"] for row in data["changes"]))
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{saved}: expected a plan saved by `registry plan -o`"
+        raise UsageError(msg) from error
+
+
+def _tell_results(results: Collection[Result], made: Plan) -> int:
+    rows = [
+        (one.model, _outcome(one), report.short(one.digest), one.note or one.problem)
+        for one in results
+    ]
+    click.echo("\n".join(report.table(rows)))
+    for one in results:
+        if one.problem and one.hint:
+            click.echo(f"{one.model}: {one.problem}\n  hint: {one.hint}", err=True)
+    failed = sum(not one.is_done for one in results)
+    idle = len({change.model for change in made.changes} - {one.model for one in results})
+    click.echo(f"{len(results) - failed} done, {failed} failed, {idle} up to date")
+    codes = {one.exit_code for one in results}
+    return 1 if 1 in codes else max(codes, default=0)
+
+
+def _outcome(one: Result) -> str:
+    words = {
+        Action.BUILD: "built",
+        Action.RESTORE: "restored",
+        Action.EVALUATE: "evaluated",
+        Action.JUDGE: "judged",
+        Action.LOG: "logged",
+        Action.PUSH: "pushed",
+        Action.UNPUBLISH: "unpublished",
+        Action.PRUNE: "pruned",
+    }
+    return words[one.action] if one.is_done else "FAILED"
+
+
+def _commit(session: Session) -> None:
+    """Commit records and pointers, those of earlier syncs too, and push them where to."""
+    root = session.root
+    changed = [
+        path for path in git.status(root, "catalog/builds") if path.endswith((".json", ".dvc"))
+    ]
+    models = sorted({Path(path).stem for path in changed})
+    if changed:
+        subject = models[0] if len(models) == 1 else f"{len(models)} models"
+        commit = git.commit(root, changed, f"Registry: {subject} synced")
+        click.echo(f"committed {commit[:12]}")
+    else:
+        click.echo("nothing to commit")
+    if git.has_upstream(root) and not git.push(root):
+        msg = "the branch moved meanwhile: the commit was not pushed"
+        raise NotNow(msg, "run `git pull --rebase`, then `registry sync --commit` again")
