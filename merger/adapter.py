@@ -13,6 +13,8 @@ import torch
 from merger.blocks import Block
 from merger.checkpoint import Checkpoint, TensorFile
 from merger.errors import InputError
+from merger.request import Operand
+from merger.task_vector import Factors
 from schemas.header import HeaderError
 from schemas.lora import CONFIG, WEIGHTS, AdapterError, LoraTarget, lora_targets
 from schemas.model import ModelError, read_config, refuse_pickles
@@ -35,6 +37,10 @@ class LoraDelta:
         """
         return torch.mm(self._left[block.first : block.last], self._right).reshape(-1)
 
+    def factors(self) -> Factors:
+        """Return (O, R) and (R, I), the scale in the left one."""
+        return self._left, self._right
+
 
 class LoraTaskVector:
     """An open adapter folder: its deltas by base tensor.
@@ -43,12 +49,12 @@ class LoraTaskVector:
     in the factors' dtype, so there the delta of a bfloat16 adapter is rounded before it is added.
     """
 
-    __slots__ = ("_compute", "_device", "_file", "_targets", "label", "names")
+    __slots__ = ("_compute", "_device", "_file", "_targets", "digest", "label", "names")
 
     def __init__(
         self,
         folder: Path,
-        label: str,
+        operand: Operand,
         *,
         base: Checkpoint,
         compute: torch.dtype,
@@ -58,7 +64,8 @@ class LoraTaskVector:
 
         Raises InputError for anything that is not plain LoRA on tensors of the base.
         """
-        self.label = label
+        self.label = label = operand.label
+        self.digest = operand.digest
         self._compute = compute
         self._device = device
         self._file = _open(folder, label)

@@ -10,21 +10,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import schemas
 from merger.request import BuildRequest, Recipe
 from schemas.canonical import canonical
 from schemas.expression import expression
 
 _MINUS = "\N{MINUS SIGN}"
 
-# Not the schema's descriptions: the card is part of the artifact, so its words change no sooner
-# than `numerics` does.
-_MEANING = {
-    "linear": "Weighted average of models: Σ wᵢ θᵢ / Σ wᵢ, θᵢ being the base model with operand i.",
-    "task_arithmetic": "Task arithmetic (Ilharco et al. 2023): base + λ Σ wᵢ τᵢ, τᵢ being what "
-    "operand i changes in the base model.",
-    "ties": "TIES (Yadav et al. 2023): each operand's change is trimmed to its largest values, per "
-    "element a sign is elected, and the values that agree with it are combined.",
-}
 _HOW = """\
 The file `recipe.json` beside this card holds the complete build request: every operand by its
 content digest, every parameter written out. Its sha256 is the build key. The same request, given
@@ -58,7 +50,7 @@ def model_card(request: BuildRequest) -> bytes:
         "",
         _summary(request),
         "",
-        _MEANING[recipe.method],
+        schemas.methods()[recipe.method]["description"],
         "",
         "## Parameters",
         "",

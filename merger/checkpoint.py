@@ -16,6 +16,7 @@ import torch
 
 from merger.blocks import Block
 from merger.errors import InputError
+from merger.request import Operand
 from schemas.header import FLOATS, ITEM_BYTES, HeaderError, TensorInfo, read_header
 from schemas.model import ModelError, read_model
 
@@ -140,16 +141,40 @@ class ModelDelta:
         base = self._base.read_block(self._name, block).to(self._device, self._compute)
         return model - base
 
+    def factors(self) -> None:
+        """Know no factors."""
+
+
+class StoredValues:
+    """The values of one tensor of a model, as the methods read them."""
+
+    __slots__ = ("_compute", "_device", "_model", "_name")
+
+    def __init__(
+        self, model: Checkpoint, name: str, compute: torch.dtype, device: torch.device
+    ) -> None:
+        self._model = model
+        self._name = name
+        self._compute = compute
+        self._device = device
+
+    def block(self, block: Block) -> torch.Tensor:
+        """Return the values of a block, flat, in the compute dtype on the device."""
+        return self._model.read_block(self._name, block).to(self._device, self._compute)
+
+    def factors(self) -> None:
+        """Know no factors."""
+
 
 class ModelTaskVector:
     """A checkpoint or a published merge as a task vector: its tensors minus the base's."""
 
-    __slots__ = ("_base", "_compute", "_device", "_model", "label", "names")
+    __slots__ = ("_base", "_compute", "_device", "_model", "digest", "label", "names")
 
     def __init__(
         self,
         folder: Path,
-        label: str,
+        operand: Operand,
         *,
         base: Checkpoint,
         compute: torch.dtype,
@@ -159,8 +184,9 @@ class ModelTaskVector:
 
         Raises InputError for another vocabulary, a missing, unknown or differently shaped tensor.
         """
-        self.label = label
-        self._model = Checkpoint(folder, label)
+        self.label = operand.label
+        self.digest = operand.digest
+        self._model = Checkpoint(folder, operand.label)
         self._base = base
         self._compute = compute
         self._device = device

@@ -22,7 +22,7 @@ import torch
 
 from merger import card, statistics
 from merger.adapter import LoraTaskVector
-from merger.checkpoint import NAMES, Checkpoint, ModelTaskVector
+from merger.checkpoint import NAMES, Checkpoint, ModelTaskVector, StoredValues
 from merger.errors import InputError
 from merger.methods import METHODS
 from merger.request import BuildRequest, Operand
@@ -124,9 +124,10 @@ def _open_terms(
     for term in request.recipe.terms:
         kind = LoraTaskVector if term.operand.kind == "adapter" else ModelTaskVector
         folder = _folder(term.operand, inputs)
-        vector = kind(folder, term.label, base=base, compute=compute, device=device)
+        vector = kind(folder, term.operand, base=base, compute=compute, device=device)
         vectors.append(stack.enter_context(closing(vector)))
-    return TaskVectors(vectors, {name: info.shape for name, info in base.tensors.items()})
+    shapes = {name: info.shape for name, info in base.tensors.items()}
+    return TaskVectors(vectors, shapes, lambda name: StoredValues(base, name, compute, device))
 
 
 def _written_dtype(request: BuildRequest) -> str:

@@ -138,6 +138,9 @@ def _ordered(terms: Any, schema: Mapping[str, Any]) -> list[Any]:
     if not isinstance(terms, list) or len(terms) < schema["x-terms"]:
         why = f"expected a list of at least {schema['x-terms']} terms"
         raise InputError(why, field="recipe.terms")
+    if len(terms) > schema.get("x-terms-max", len(terms)):
+        why = f"expected at most {schema['x-terms-max']} terms, found {len(terms)}"
+        raise InputError(why, field="recipe.terms")
     if not schema["x-symmetric"]:
         return terms
     for index, term in enumerate(terms):
@@ -151,6 +154,8 @@ def _term(data: Any, index: int, schema: Mapping[str, Any]) -> Term:
     operand = _operand(data["input"], f"{field}.input", kinds=(*_VERSIONED, "merge"))
     term = Term(operand, data["weight"], data["parameters"])
     _check_parameter(term.weight, {"type": ["number", "object"]}, f"{term.field}.weight")
+    if not schema["x-weights"] and term.weight != 1:
+        raise InputError("this method takes no weights", field=f"{term.field}.weight")
     if not isinstance(term.parameters, dict):
         raise InputError("expected a map", field=f"{term.field}.parameters")
     for name, value in term.parameters.items():
@@ -215,6 +220,10 @@ def _check_parameter(value: Any, schema: Mapping[str, Any], field: str) -> None:
     elif schema.get("type") == "boolean":
         if not isinstance(value, bool):
             raise InputError(f"expected true or false, found {value!r}", field=field)
+    elif schema.get("type") == "integer":
+        if type(value) is not int or not schema["minimum"] <= value <= schema["maximum"]:
+            limits = f"from {schema['minimum']} to {schema['maximum']}"
+            raise InputError(f"expected a whole number {limits}, found {value!r}", field=field)
     else:
         for place, number in _numbers(value, field):
             _check_number(number, schema.get("x-range", {}), place)
@@ -247,6 +256,7 @@ def _check_number(value: Any, bounds: Mapping[str, float], field: str) -> None:
         value > bounds.get("exclusiveMinimum", -math.inf)
         and value >= bounds.get("minimum", -math.inf)
         and value <= bounds.get("maximum", math.inf)
+        and value < bounds.get("exclusiveMaximum", math.inf)
     )
     if not is_inside:
         limits = ", ".join(f"{name} {limit}" for name, limit in bounds.items())

@@ -5,13 +5,16 @@ Knows neither files nor methods.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Protocol
 
 import torch
 
 from merger.blocks import Block, split
+
+Factors = tuple[torch.Tensor, torch.Tensor]
+"""Left (O, R) and right (R, I): a delta as their product, in the compute dtype."""
 
 
 class Delta(Protocol):
@@ -20,6 +23,9 @@ class Delta(Protocol):
     def block(self, block: Block) -> torch.Tensor:
         """Return the elements of a block, flat, in the compute dtype; they are not written to."""
 
+    def factors(self) -> Factors | None:
+        """Return the two factors whose product it is, None if it is not known as a product."""
+
 
 class TaskVector(Protocol):
     """τ of one operand: its deltas by the base's tensor names."""
@@ -27,6 +33,10 @@ class TaskVector(Protocol):
     @property
     def label(self) -> str:
         """Kind and name of the operand, as in `adapter sql@1`."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the operand's bytes, as the request pins them."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -42,28 +52,37 @@ class TaskVector(Protocol):
 class HeldDelta:
     """A delta computed once and kept, with the bits of computing it again."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_factors", "_values")
 
     def __init__(self, delta: Delta, blocks: Sequence[Block]) -> None:
         """Compute all blocks of `delta`."""
+        self._factors = delta.factors()
         self._values = torch.cat([delta.block(block) for block in blocks])
 
     def block(self, block: Block) -> torch.Tensor:
         """Return the elements of a block."""
         return self._values[block.start : block.stop]
 
+    def factors(self) -> Factors | None:
+        """Return the factors of the delta that is held."""
+        return self._factors
+
 
 class TaskVectors:
     """All terms of a recipe against one base: who has which tensor, in the order of the terms."""
 
-    __slots__ = ("_vectors", "shapes")
+    __slots__ = ("_base", "_vectors", "shapes")
 
     def __init__(
-        self, vectors: Sequence[TaskVector], shapes: Mapping[str, tuple[int, ...]]
+        self,
+        vectors: Sequence[TaskVector],
+        shapes: Mapping[str, tuple[int, ...]],
+        base: Callable[[str], Delta],
     ) -> None:
-        """Take the terms' task vectors and the shape of every tensor of the base."""
+        """Take the terms' task vectors, the shape of every tensor of the base, and its values."""
         self._vectors = tuple(vectors)
         self.shapes = shapes
+        self._base = base
 
     def __len__(self) -> int:
         """Return the number of terms of the recipe."""
@@ -89,6 +108,14 @@ class TaskVectors:
     def blocks(self, name: str) -> tuple[Block, ...]:
         """Return the blocks of a tensor."""
         return split(self.shapes[name])
+
+    def base(self, name: str) -> Delta:
+        """Return the base's own values of a tensor, in the compute dtype, block by block."""
+        return self._base(name)
+
+    def digest(self, term: int) -> str:
+        """Return the digest of a term's operand, as its request pins it."""
+        return self._vectors[term].digest
 
     def delta(self, term: int, name: str) -> Delta:
         """Return a term's delta of a tensor that it has."""

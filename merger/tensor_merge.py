@@ -71,7 +71,7 @@ class Merging:
         for block in blocks:
             taus = [delta.block(block) for delta in deltas.values()]
             values = step.values(taus, block)
-            delta = step.combine(values)
+            delta = step.combine(values, block)
             tally.add(taus, values, delta)
             base = self.base.read_block(entry.name, block).to(delta.device)
             result = apply_delta(base, delta, dtype)

@@ -11,11 +11,13 @@ from typing import Any
 
 import schemas
 from registry.errors import Problem, did_you_mean
+from registry.schema import method_parameters
 from registry.source import FieldPath, Source
 from registry.spec import Catalog, MergeSpec, Term
 from schemas.schedule import Scheduled, value_at
 
 Sources = Mapping[tuple[str, ...], Source]
+_AVERAGES = ("linear", "nuslerp", "multislerp", "karcher")
 
 
 def check(catalog: Catalog, sources: Sources, broken: Collection[str]) -> list[Problem]:
@@ -29,6 +31,7 @@ def check(catalog: Catalog, sources: Sources, broken: Collection[str]) -> list[P
         source = sources[("merge", spec.name)]
         found = _base(catalog, source, spec.base, broken)
         found += _terms(catalog, spec, source, broken)
+        found += _counts(spec, source)
         found += _parameters(spec, source)
         found += _weights(spec, source)
         found += _evaluation(catalog, spec, source, broken)
@@ -108,6 +111,21 @@ def _missing(
         yield source.problem((*path, term.kind), f"no {term.kind} {term.name}", hint)
 
 
+def _counts(spec: MergeSpec, source: Source) -> Iterator[Problem]:
+    method = schemas.methods()[spec.method]
+    least, most = method["x-terms"], method.get("x-terms-max")
+    if len(spec.terms) < least or (most is not None and len(spec.terms) > most):
+        wanted = f"{least}" if least == most else f"at least {least}"
+        message = f"expected {wanted} terms for {spec.method}, found {len(spec.terms)}"
+        yield source.problem(("recipe", "terms"), message)
+    if method["x-weights"]:
+        return
+    for number, term in enumerate(spec.terms):
+        if numbers_of(term.weight) != [1.0]:
+            path: FieldPath = ("recipe", "terms", number, "weight")
+            yield source.problem(path, f"{spec.method} takes no weights", "remove it")
+
+
 def _parameters(spec: MergeSpec, source: Source) -> Iterator[Problem]:
     known = schemas.methods()[spec.method]["properties"]
     for number, term in enumerate(spec.terms):
@@ -130,8 +148,7 @@ def _parameters(spec: MergeSpec, source: Source) -> Iterator[Problem]:
 def _weights(spec: MergeSpec, source: Source) -> Iterator[Problem]:
     if not needs_positive_weights(spec):
         return
-    rule = "linear averages" if spec.method == "linear" else "normalize divides by the sum"
-    hint = "use task_arithmetic to subtract" if spec.method == "linear" else "normalize: false"
+    rule, hint = _why_positive(spec)
     for number, term in enumerate(spec.terms):
         lowest = min(numbers_of(term.weight))
         if lowest < 0:
@@ -145,7 +162,19 @@ def _weights(spec: MergeSpec, source: Source) -> Iterator[Problem]:
 
 def needs_positive_weights(spec: MergeSpec) -> bool:
     """Return whether the recipe divides by the sum of its weights."""
-    return spec.method == "linear" or spec.parameters.get("normalize") is True
+    return bool(_why_positive(spec)[0])
+
+
+def _why_positive(spec: MergeSpec) -> tuple[str, str]:
+    """Return why the weights are divided by their sum and what to do instead; nothing if not."""
+    if spec.method in _AVERAGES:
+        return f"{spec.method} averages", "use task_arithmetic to subtract"
+    parameters = method_parameters(spec.method, spec.parameters)
+    if parameters.get("normalize") is True:
+        return "normalize divides by the sum", "normalize: false"
+    if parameters.get("combine") == "weighted_mean":
+        return "weighted_mean divides by the sum", "combine: mean"
+    return "", ""
 
 
 def zero_sum(
@@ -156,7 +185,7 @@ def zero_sum(
         if sum(value_at(term.weight, name, layers) for term in spec.terms) <= 0:
             where = f" at tensor {name}" if name else ""
             message = f"expected a sum of weights above 0, found 0{where}"
-            hint = "" if spec.method == "linear" else "normalize: false"
+            hint = "" if spec.method in _AVERAGES else _why_positive(spec)[1]
             yield source.problem(("recipe", "terms"), message, hint)
             return
 

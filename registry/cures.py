@@ -112,9 +112,14 @@ def unknown_key(name: str, siblings: Mapping[str, Any], schema: Mapping[str, Any
     return f"expected a known field, found {quote(name)}", hint
 
 
+_OWNERS_SHOWN = 3
+
+
 def _elsewhere(name: str) -> str:
     owners = [method for method, facts in schemas.methods().items() if name in facts["properties"]]
-    return f"{name} is a parameter of {' and '.join(owners)}" if owners else ""
+    if len(owners) > _OWNERS_SHOWN:
+        owners = [*owners[:_OWNERS_SHOWN], f"{len(owners) - _OWNERS_SHOWN} other methods"]
+    return f"{name} is a parameter of {', '.join(owners)}" if owners else ""
 
 
 def _near(word: str, known: Iterable[str]) -> str:

@@ -15,9 +15,11 @@ from merger.adapter import LoraTaskVector
 from merger.blocks import split
 from merger.checkpoint import Checkpoint
 from merger.errors import InputError
+from merger.request import Operand
 from tests import tiny
 
 NAME = "model.layers.0.self_attn.v_proj.weight"
+OPERAND = Operand("adapter", "a", 1, "sha256:" + "0" * 64)
 FACTOR = "base_model.model.model.layers.0.self_attn.v_proj.lora_{}.weight"
 
 
@@ -30,7 +32,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(folder: Path, base: Path, compute: torch.dtype = torch.float32) -> Any:
     with contextlib.closing(Checkpoint(base, "base")) as model:
         vector = LoraTaskVector(
-            folder, "adapter a@1", base=model, compute=compute, device=torch.device("cpu")
+            folder, OPERAND, base=model, compute=compute, device=torch.device("cpu")
         )
         with contextlib.closing(vector):
             yield vector

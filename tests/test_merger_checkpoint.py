@@ -11,6 +11,7 @@ import torch
 from merger.blocks import Block
 from merger.checkpoint import Checkpoint, ModelTaskVector, TensorFile
 from merger.errors import InputError
+from merger.request import Operand
 from tests import tiny
 
 NAME = "model.layers.1.mlp.down_proj.weight"
@@ -44,7 +45,7 @@ def test_a_model_is_the_base_plus_its_task_vector(tmp_path: Path) -> None:
     with contextlib.closing(Checkpoint(base, "base")) as model:
         vector = ModelTaskVector(
             other,
-            "checkpoint other@1",
+            Operand("checkpoint", "other", 1, "sha256:" + "0" * 64),
             base=model,
             compute=torch.float64,
             device=torch.device("cpu"),

@@ -33,7 +33,7 @@ class Step(Protocol):
     def values(self, taus: Sequence[torch.Tensor], block: Block) -> list[torch.Tensor]:
         """Return the weighted (and trimmed) values of a block, flat."""
 
-    def combine(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
+    def combine(self, values: Sequence[torch.Tensor], block: Block) -> torch.Tensor:
         """Return the delta of a block from its values, flat."""
 
 
@@ -97,7 +97,7 @@ class WeightedSum:
         """Return cᵢ·τᵢ."""
         return task_arithmetic.weigh(taus, self.factors)
 
-    def combine(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
+    def combine(self, values: Sequence[torch.Tensor], _block: Block) -> torch.Tensor:
         """Return Σ cᵢ·τᵢ."""
         return task_arithmetic.total(values)
 

@@ -50,7 +50,7 @@ class TiesStep:
         ]
         return task_arithmetic.weigh(trimmed, numbers.weights)
 
-    def combine(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
+    def combine(self, values: Sequence[torch.Tensor], _block: Block) -> torch.Tensor:
         """Return λ times the disjoint merge."""
         numbers = self.numbers
         counted = ties.tally(values)
