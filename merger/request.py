@@ -22,6 +22,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DTYPES = ("base", "float32", "bfloat16", "float16")
 _VERSIONED = ("adapter", "checkpoint")
+_SEED = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
 _OVERRIDES = ("density", "trim_density")
 
 
@@ -66,12 +67,13 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What determines the numbers: method, parameters, terms, precision."""
+    """What determines the numbers: method, parameters, terms, precision, seed if chance is used."""
 
     method: str
     parameters: Mapping[str, Any]
     terms: tuple[Term, ...]
     compute: str
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     if schema["x-seed"] != ("seed" in data):
         why = "expected a seed exactly where the method uses chance"
         raise InputError(why, field="recipe.seed")
+    if schema["x-seed"]:
+        _check_parameter(data["seed"], _SEED, "recipe.seed")
     if data["compute"] not in ("float32", "float64"):
         why = f"expected float32 or float64, found {data['compute']!r}"
         raise InputError(why, field="recipe.compute")
@@ -130,7 +134,7 @@ def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     ordered = _ordered(data["terms"], schema)
     terms = tuple(_term(term, index, schema) for index, term in enumerate(ordered))
     _check_terms(terms, parameters)
-    recipe = Recipe(method, parameters, terms, data["compute"])
+    recipe = Recipe(method, parameters, terms, data["compute"], data.get("seed"))
     return recipe, {**data, "terms": ordered}
 
 
