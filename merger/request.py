@@ -177,13 +177,15 @@ def _check_terms(terms: tuple[Term, ...], parameters: Mapping[str, Any]) -> None
             raise InputError("expected every term once, found it twice", field=term.field)
     if parameters.get("scope") != "model":
         return
-    densities = {"recipe.parameters.density": parameters["density"]}
+    # What trims the scope; in front of it DARE drops tensor by tensor.
+    share = "trim_density" if "trim_density" in parameters else "density"
+    densities = {f"recipe.parameters.{share}": parameters[share]}
     for term in terms:
-        if "density" in term.parameters:
-            densities[f"{term.field}.parameters.density"] = term.parameters["density"]
+        if share in term.parameters:
+            densities[f"{term.field}.parameters.{share}"] = term.parameters[share]
     for field, density in densities.items():
         if isinstance(density, Mapping):
-            raise InputError("a schedule of density needs scope: tensor", field=field)
+            raise InputError(f"a schedule of {share} needs scope: tensor", field=field)
 
 
 def _operand(data: Any, field: str, *, kinds: tuple[str, ...]) -> Operand:
