@@ -164,7 +164,8 @@ def _term(data: Any, index: int, schema: Mapping[str, Any]) -> Term:
         raise InputError("expected a map", field=f"{term.field}.parameters")
     for name, value in term.parameters.items():
         where = f"{term.field}.parameters.{name}"
-        if name not in _OVERRIDES or name not in schema["properties"]:
+        known = schema["properties"].get(name, {"x-per-term": False})
+        if name not in _OVERRIDES or not known.get("x-per-term", True):
             raise InputError("expected a parameter that a term may override", field=where)
         _check_parameter(value, schema["properties"][name], where)
     return term
