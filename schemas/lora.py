@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from schemas.digest import ADAPTER_CONFIG
 from schemas.header import FLOATS, TensorInfo
 
-CONFIG = "adapter_config.json"
+CONFIG = ADAPTER_CONFIG
 WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 _UNDERSTOOD = frozenset({
@@ -139,8 +140,8 @@ def _is_number(value: Any) -> bool:
 def _modules(header: Mapping[str, TensorInfo]) -> set[str]:
     modules: set[str] = set()
     for tensor, info in header.items():
-        match = _FACTOR.fullmatch(tensor.removeprefix(_PREFIX))
-        if match is None or not tensor.startswith(_PREFIX):
+        match = _FACTOR.fullmatch(tensor.removeprefix(PREFIX))
+        if match is None or not tensor.startswith(PREFIX):
             raise AdapterError("expected only lora_A and lora_B of linear modules", tensor=tensor)
         if info.dtype not in FLOATS:
             raise AdapterError(f"expected F32, F16 or BF16, found {info.dtype}", tensor=tensor)
@@ -156,7 +157,7 @@ def _target(
     base_shapes: Mapping[str, tuple[int, ...]],
     module: str,
 ) -> LoraTarget:
-    a, b = (f"{_PREFIX}{module}.lora_{side}.weight" for side in "AB")
+    a, b = (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
     for tensor, other in ((a, b), (b, a)):
         if tensor not in header:
             raise AdapterError(f"expected this tensor beside {other}, found none", tensor=tensor)

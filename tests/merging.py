@@ -26,6 +26,11 @@ class TermOf:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
+def adapter(rank: int | None = None, dtype: str = "float32") -> dict[str, Any]:
+    """Return the output options of an adapter."""
+    return {"form": "adapter", "dtype": dtype, "rank": rank}
+
+
 def digest_of(folder: Path) -> str:
     return tree_digest(hash_folder(folder))
 
@@ -48,6 +53,7 @@ def request_of(
     compute: str = "float32",
     dtype: str = "base",
     max_shard_size: int = 5_000_000_000,
+    artifact: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Return a build request with every default written out."""
@@ -61,7 +67,7 @@ def request_of(
             "terms": [_term(term) for term in terms],
             "compute": compute,
         },
-        "output": {"form": "model", "dtype": dtype, "max_shard_size": max_shard_size},
+        "output": artifact or {"form": "model", "dtype": dtype, "max_shard_size": max_shard_size},
     }
 
 
