@@ -13,9 +13,8 @@ rank. With one rank and scale 1 all of them agree.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,8 +22,7 @@ import torch
 from merger import adapter_report, card, factorise
 from merger.adapter_plan import Plan, Slot, plan_slots
 from merger.adapter_report import Residual, Written
-from merger.blocks import Block
-from merger.checkpoint import DTYPES, NAMES, Checkpoint
+from merger.checkpoint import NAMES, Checkpoint
 from merger.errors import InputError
 from merger.pools import Lane
 from merger.request import BuildRequest
@@ -65,7 +63,7 @@ class _Making:
     merging: Merging
     plan: Plan
     dtype: torch.dtype
-    transposed: bool = field(default=False)
+    transposed: bool
 
     def make(self, slot: Slot) -> _Made:
         """Return the factors of a tensor, rounded, as stored."""
@@ -87,9 +85,9 @@ class _Making:
     def _joined(self, slot: Slot, coefficients: Mapping[int, float]) -> factorise.Factorised:
         deltas = self.merging.vectors.deltas(slot.name)
         pairs = [_factors(deltas[term]) for term in coefficients]
-        if not pairs:
-            rows, columns = self.merging.vectors.shapes[slot.name]
-            return factorise.Factorised(torch.zeros(rows, 0), torch.zeros(0, columns), 1.0)
+        if not pairs:  # all weights are 0 here: factors of no columns, on the right device
+            left, right = _factors(next(iter(deltas.values())))
+            return factorise.Factorised(left[:, :0], right[:0], 1.0)
         left, right = factorise.concatenate(pairs, tuple(coefficients.values()))
         if slot.rank < left.shape[1]:
             return factorise.compress(left, right, slot.rank)
@@ -135,7 +133,7 @@ def write(
     tallies = dict(plan.zero)
     written: list[Written] = []
 
-    def chunks() -> Any:
+    def chunks() -> Iterator[memoryview | bytes]:
         yield file.header
         for made in lane.in_order(making.make, plan.slots):
             tallies[made.written.name] = made.tally

@@ -52,7 +52,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All slots in byte order of tensors, the rank of all, and the touched tensors of zero delta."""
+    """All slots in byte order of tensors, the rank of all, and the touched tensors of no delta."""
 
     slots: tuple[Slot, ...]
     rank: int

@@ -9,7 +9,7 @@ energy          share of Σσ² that the kept singular values hold, before that 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,10 @@ def summarize(rank: int, tensors: Sequence[Written]) -> dict[str, Any]:
         "energy": _energy(tensors),
         "layers": {
             "columns": ["relative_error", "energy"],
-            "rows": {layer: [_error(group), _energy(group)] for layer, group in _sorted(layers)},
+            "rows": {
+                layer: [_error(layers[layer]), _energy(layers[layer])]
+                for layer in sorted(layers, key=_by_layer)
+            },
         },
         "tensors": {
             "columns": ["rank", "exact", "relative_error", "energy"],
@@ -89,11 +92,9 @@ def summarize(rank: int, tensors: Sequence[Written]) -> dict[str, Any]:
     }
 
 
-def _sorted(layers: dict[str, list[Written]]) -> Iterable[tuple[str, list[Written]]]:
-    return sorted(
-        layers.items(),
-        key=lambda item: (not item[0].isdigit(), int(item[0]) if item[0].isdigit() else 0),
-    )
+def _by_layer(name: str) -> tuple[int, str]:
+    # Layers by number, what lies outside of them last.
+    return (int(name), "") if name.isdigit() else (1 << 30, name)
 
 
 def _error(group: Sequence[Written]) -> float:

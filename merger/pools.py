@@ -39,7 +39,7 @@ class Lane:
     ahead: int
 
     def in_order(self, make: Callable[[Work], Made], pieces: Iterable[Work]) -> Iterator[Made]:
-        """Yield what is made of the pieces in order; some are made ahead, as far as `ahead` goes."""
+        """Yield what is made of the pieces in order; some are made ahead, as `ahead` allows."""
         waiting: deque[tuple[int, Future[Made]]] = deque()
         used = 0
         try:

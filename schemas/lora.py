@@ -32,6 +32,10 @@ _HARMLESS = frozenset({
     "megatron_core",  # PEFT always writes this module's name; only megatron_config makes it count
 })  # fmt: skip
 _CODE = ("auto_map", "auto_mapping", "trust_remote_code")
+# Features whose delta is no product of the two factors alone, understood by us or not.
+_BEYOND = (
+    "use_dora", "lora_bias", "modules_to_save", "target_parameters", "trainable_token_indices",
+)  # fmt: skip
 # Initialisations that leave the base weights alone; PiSSA, OLoRA, CorDA and others change them.
 _PLAIN_INITS = (True, False, None, "gaussian", "default", "eva", "orthogonal")
 
@@ -94,6 +98,13 @@ def check_config(config: Mapping[str, Any]) -> None:
     for key in (key for key in unknown if config[key] not in (None, False, "", [], {})):
         why = f"this feature is not understood (value {config[key]!r})"
         raise AdapterError(why, field=key)
+
+
+def feature_beyond_factors(config: Mapping[str, Any]) -> str:
+    """Return the key that makes a delta more than s·B·A of linear modules; nothing if none does."""
+    if config.get("bias", "none") != "none":
+        return "bias"
+    return next((key for key in _BEYOND if config.get(key)), "")
 
 
 def _check_init(init: Any) -> None:
