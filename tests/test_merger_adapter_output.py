@@ -360,3 +360,31 @@ def test_linear_methods_are_those_with_coefficients() -> None:
 
     assert linear == {name for name, method in METHODS.items() if method is Additive}
     assert engine.METHODS is METHODS
+
+
+def test_the_files_keep_the_rules_of_vllm(world: Path, tmp_path: Path) -> None:
+    """Hold the files to what vLLM's loader asks for (vllm/lora: peft_helper, lora_model, utils).
+
+    It reads r, lora_alpha and target_modules, and takes one scale lora_alpha / r for all tensors;
+    refuses a bias, modules_to_save, DoRA and an r above --max-lora-rank (1, 8, 16, 32, 64, 128, 256,
+    320 or 512); wants names that start with base_model.model. and end in lora_A.weight or
+    lora_B.weight, of modules whose last name the model declares for LoRA.
+    """
+    recipe = terms(world, one=1.0, two=-0.5)
+    merging.build(tmp_path / "out", world / "base", recipe, artifact=adapter())
+
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text("utf-8"))
+    shapes = {name: a.shape for name, a in tiny.read_tensors(tmp_path / "out").items()}
+
+    assert type(config["r"]) is type(config["lora_alpha"]) is int
+    assert config["lora_alpha"] / config["r"] == 1
+    assert isinstance(config["target_modules"], list)
+    assert config["bias"] == "none"
+    assert not {"modules_to_save", "use_dora", "rank_pattern", "alpha_pattern"} & config.keys()
+    for name, shape in shapes.items():
+        *module, side, last = name.removeprefix("base_model.model.").split(".")
+        assert name.startswith("base_model.model.")
+        assert (side in ("lora_A", "lora_B"), last) == (True, "weight")
+        assert shape[0 if side == "lora_A" else 1] == config["r"]
+        assert ".".join(module) in config["target_modules"]
+        assert module[-1] in ALL
