@@ -79,8 +79,9 @@ def build(
         layers = count_layers(base.tensors)
         method = METHODS[request.recipe.method](request.recipe, layers)
         method.check(vectors.touched)
+        held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
+        merging = Merging(base, vectors, method, compute, held)
         if request.output.form == "adapter":
-            merging = Merging(base, vectors, method, compute)
             return _build_adapter(request, merging, output, limits, progress)
         layout = plan_layout(
             base.tensors,
@@ -93,8 +94,6 @@ def build(
         pool = stack.enter_context(pools.threads(limits.threads))
         _LOG.info("merging %d of %d tensors", len(vectors.touched), len(base.tensors))
         method.survey(vectors, pool.map)
-        held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
-        merging = Merging(base, vectors, method, compute, held)
         ahead = min(_IN_FLIGHT_BYTES, (limits.memory_bytes or _IN_FLIGHT_BYTES) // 2)
         entries = [entry for shard in layout.shards for entry in shard.entries]
         merged = pools.Lane(pool, limits.threads, ahead).in_order(merging.make, entries)

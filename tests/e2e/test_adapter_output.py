@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -11,6 +13,13 @@ from tests.e2e.conftest import digests
 
 pytestmark = pytest.mark.slow
 MERGE = "catalog/merges/both-skills.yaml"
+
+
+def logged(repository: Repository) -> dict[str, float]:
+    """Return the last value of every metric that MLflow has."""
+    (store,) = repository.root.joinpath(".registry").rglob("*.db")
+    with closing(sqlite3.connect(store)) as database:
+        return dict(database.execute("SELECT key, value FROM latest_metrics").fetchall())
 
 
 def test_an_adapter_is_built_gated_shown_and_exported(synced: Repository) -> None:
@@ -38,6 +47,8 @@ def test_an_adapter_is_built_gated_shown_and_exported(synced: Repository) -> Non
     assert record["evaluation"]["metrics"]["text"] == pytest.approx(
         twin["evaluation"]["metrics"]["text"], rel=1e-5
     )
+    assert logged(synced)["adapter.rank"] == 4
+    assert logged(synced)["adapter.relative_error"] < 1e-6
     shown = synced.run("show", "both-skills").out
     assert "rank 4, nothing cut off, 100 % of the energy" in shown
     assert "of the merged delta; most in layer " in shown
