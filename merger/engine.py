@@ -22,7 +22,7 @@ from merger import adapter_output, card, pools, statistics
 from merger.adapter import LoraTaskVector
 from merger.checkpoint import NAMES, Checkpoint, ModelTaskVector, StoredValues
 from merger.errors import InputError
-from merger.methods import METHODS
+from merger.methods import bind
 from merger.request import BuildRequest, Operand
 from merger.statistics import TensorTally
 from merger.task_vector import TaskVector, TaskVectors
@@ -77,7 +77,7 @@ def build(
         compute = torch.float64 if request.recipe.compute == "float64" else torch.float32
         vectors = _open_terms(stack, request, inputs, base, compute, limits.device)
         layers = count_layers(base.tensors)
-        method = METHODS[request.recipe.method](request.recipe, layers)
+        method = bind(request.recipe, layers)
         method.check(vectors.touched)
         held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
         merging = Merging(base, vectors, method, compute, held)
