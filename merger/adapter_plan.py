@@ -119,7 +119,8 @@ def _slot(name: str, request: BuildRequest, merging: Merging) -> Slot:
 
 
 def _linear(name: str, method: Method, request: BuildRequest) -> tuple[float, ...] | None:
-    is_linear = schemas.methods()[request.recipe.method].get("x-linear", False)
+    # A package's method stands in no table of ours: whatever it computes is a delta to be cut.
+    is_linear = schemas.methods().get(request.recipe.method, {}).get("x-linear", False)
     return method.coefficients(name) if is_linear and isinstance(method, Additive) else None
 
 

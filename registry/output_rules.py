@@ -58,7 +58,7 @@ def _must_be_exact(spec: MergeSpec) -> bool:
 
 
 def _why_inexact(catalog: Catalog, spec: MergeSpec) -> str:
-    if not schemas.methods()[spec.method].get("x-linear", False):
+    if not schemas.methods().get(spec.method, {}).get("x-linear", False):  # a package's: unknown
         return f"{spec.method} is not linear, so no adapter holds its result exactly"
     whole = [term for term in spec.terms if _is_whole(catalog, term)]
     return f"{whole[0].label} is a whole model, no product of factors" if whole else ""

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from merger import engine
 from merger.errors import InputError
 from tests import merging, tiny
 from tests.merging import TermOf, adapter
@@ -359,7 +358,6 @@ def test_linear_methods_are_those_with_coefficients() -> None:
     linear = {name for name, facts in schemas.methods().items() if facts.get("x-linear")}
 
     assert linear == {name for name, method in METHODS.items() if method is Additive}
-    assert engine.METHODS is METHODS
 
 
 def test_the_files_keep_the_rules_of_vllm(world: Path, tmp_path: Path) -> None:
