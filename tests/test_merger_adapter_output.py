@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,19 @@ def test_the_bytes_do_not_depend_on_threads_or_on_the_order_of_terms(
     assert one.statistics == two.statistics
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_weights_of_zero_give_an_adapter_that_changes_nothing(world: Path, tmp_path: Path) -> None:
+    built = merging.build(
+        tmp_path / "out", world / "base", terms(world, one=0.0), artifact=adapter()
+    )
+
+    assert built.statistics["adapter"]["rank"] == 1
+    assert built.statistics["adapter"]["relative_error"] == 0.0
+    found = folded(world / "base", tmp_path / "out")
+    for name, array in tiny.read_tensors(world / "base").items():
+        assert torch.equal(found[name], torch.from_numpy(array.copy()))
+
+
 def test_a_merge_that_is_an_adapter_is_a_term_like_an_adapter(world: Path, tmp_path: Path) -> None:
     recipe = terms(world, one=1.0, two=-0.5)
     merging.build(tmp_path / "inner", world / "base", recipe, artifact=adapter())
@@ -386,3 +400,55 @@ def test_the_files_keep_the_rules_of_vllm(world: Path, tmp_path: Path) -> None:
         assert shape[0 if side == "lora_A" else 1] == config["r"]
         assert ".".join(module) in config["target_modules"]
         assert module[-1] in ALL
+
+
+def test_a_delta_beyond_the_compute_type_is_refused_before_its_svd(
+    world: Path, tmp_path: Path
+) -> None:
+    recipe = terms(world, one=3e38, two=3e38)
+
+    options: dict[str, Any] = {"method": "ties", "lambda_": 1e10, "artifact": adapter(2)}
+    error = refusal(tmp_path / "a", world / "base", recipe, **options)
+
+    assert error.field == "recipe.compute"
+    assert "beyond the range of the compute dtype" in error.why
+
+
+def test_an_adapter_of_an_embedding_alone_leaves_nothing_to_write(
+    world: Path, tmp_path: Path
+) -> None:
+    folder = tiny.tiny_adapter(
+        tmp_path / "e", base=world / "base", seed=6, targets=("embed_tokens",)
+    )
+
+    changed = refusal(tmp_path / "a", world / "base", [TermOf(folder)], artifact=adapter())
+    empty = refusal(tmp_path / "b", world / "base", [TermOf(folder, 0.0)], artifact=adapter())
+
+    assert changed.tensor == "model.embed_tokens.weight"
+    assert empty.why == "expected at least one matrix of a linear module in a term, found none"
+
+
+@pytest.mark.parametrize(
+    ("config", "task"),
+    [
+        ({"architectures": ["GPT2LMHeadModel"]}, "CAUSAL_LM"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "SEQ_CLS"),
+        (
+            {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True},
+            "SEQ_2_SEQ_LM",
+        ),
+        ({"architectures": ["LlamaModel"]}, None),
+        ({"architectures": None}, None),
+    ],
+)
+def test_the_task_follows_from_the_architecture_of_the_base(
+    world: Path, tmp_path: Path, config: dict[str, Any], task: str | None
+) -> None:
+    base = shutil.copytree(world / "base", tmp_path / "base")
+    known = json.loads((base / "config.json").read_text("utf-8"))
+    tiny.write_json(base / "config.json", known | config)
+
+    merging.build(tmp_path / "out", base, terms(world, one=1.0), artifact=adapter())
+
+    written = json.loads((tmp_path / "out/adapter_config.json").read_text("utf-8"))
+    assert written["task_type"] == task
