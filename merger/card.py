@@ -24,8 +24,16 @@ to the same version of the numerics (`numerics` in it) on the same class of devi
 bytes:
 
     python -m merger build --request recipe.json --input DIGEST=FOLDER ... --output FOLDER
+"""
+_FROM_BASE = "Configuration and tokenizer come from the base model."
+_ON_BASE = """\
+The adapter is read on top of the base model, its scale is 1:
 
-Configuration and tokenizer come from the base model."""
+    PeftModel.from_pretrained(base_model, FOLDER)
+    vllm serve BASE --enable-lora --max-lora-rank RANK --lora-modules NAME=FOLDER
+
+`adapter_config.json` has the rank (`r`). How closely the adapter holds the merged weights is in the
+build report."""
 
 
 def recipe_json(request: BuildRequest) -> bytes:
@@ -36,13 +44,15 @@ def recipe_json(request: BuildRequest) -> bytes:
 def model_card(request: BuildRequest) -> bytes:
     """Return README.md: front matter for model hubs, the expression, parameters and operands."""
     recipe = request.recipe
+    is_adapter = request.output.form == "adapter"
     lines = [
         "---",
         f"base_model: {json.dumps(request.base.name)}",
-        "library_name: transformers",
+        f"library_name: {'peft' if is_adapter else 'transformers'}",
         "pipeline_tag: text-generation",
         "tags:",
         "- merge",
+        *(["- lora"] if is_adapter else []),
         f"- {json.dumps(recipe.method)}",
         "---",
         "",
@@ -67,6 +77,7 @@ def model_card(request: BuildRequest) -> bytes:
         "## How it was made",
         "",
         _HOW,
+        _ON_BASE if is_adapter else _FROM_BASE,
         "",
     ]
     return "\n".join(lines).encode()
@@ -74,8 +85,10 @@ def model_card(request: BuildRequest) -> bytes:
 
 def _summary(request: BuildRequest) -> str:
     count = _count(len(request.recipe.terms))
-    method = request.recipe.method
-    return f"The base model `{request.base.name}` with {count} merged onto it by `{method}`."
+    base, method = request.base.name, request.recipe.method
+    if request.output.form == "adapter":
+        return f"A LoRA adapter for the base model `{base}`: {count} merged by `{method}`."
+    return f"The base model `{base}` with {count} merged onto it by `{method}`."
 
 
 def _parameters(request: BuildRequest) -> Iterable[tuple[str, ...]]:
@@ -88,6 +101,9 @@ def _parameters(request: BuildRequest) -> Iterable[tuple[str, ...]]:
     yield "compute", _code(recipe.compute)
     dtype = request.output.dtype
     yield "dtype", "that of the base" if dtype == "base" else _code(dtype)
+    if request.output.form == "adapter":
+        rank = request.output.rank
+        yield "rank", "exact" if rank is None else f"at most {rank}"
     yield "numerics", _value(request.data["numerics"])
 
 

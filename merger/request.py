@@ -80,10 +80,15 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Type of the written tensors (`base`: each keeps its own) and the largest shard in bytes."""
+    """What is written: a model or an adapter, and its type (`base`: each tensor keeps its own).
 
+    `max_shard_size` in bytes is a model's; `rank` is an adapter's, None for exactly the delta.
+    """
+
+    form: str
     dtype: str
-    max_shard_size: int
+    max_shard_size: int = 0
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,15 +230,33 @@ def _operand(data: Any, field: str, *, kinds: tuple[str, ...]) -> Operand:
 
 
 def _output(data: Any) -> Output:
+    if isinstance(data, dict) and data.get("form") == "adapter":
+        return _adapter_output(data)
     _expect_keys(data, "output", required=("form", "dtype", "max_shard_size"))
-    _expect_equal(data["form"], "model", "output.form")
-    if data["dtype"] not in _DTYPES:
-        why = f"expected one of {', '.join(_DTYPES)}, found {data['dtype']!r}"
-        raise InputError(why, field="output.dtype")
+    if data["form"] != "model":
+        why = f"expected model or adapter, found {data['form']!r}"
+        raise InputError(why, field="output.form")
+    _check_dtype(data["dtype"], _DTYPES)
     size = data["max_shard_size"]
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if type(size) is not int or size < 1:
         raise InputError("expected a number of bytes", field="output.max_shard_size")
-    return Output(data["dtype"], size)
+    return Output("model", data["dtype"], max_shard_size=size)
+
+
+def _adapter_output(data: Mapping[str, Any]) -> Output:
+    _expect_keys(data, "output", required=("form", "dtype", "rank"))
+    _check_dtype(data["dtype"], _DTYPES[1:])  # no tensor of the base is in an adapter
+    rank = data["rank"]
+    if rank is not None and (type(rank) is not int or rank < 1):
+        why = f"expected a whole number from 1 or null, found {rank!r}"
+        raise InputError(why, field="output.rank")
+    return Output("adapter", data["dtype"], rank=rank)
+
+
+def _check_dtype(dtype: Any, known: tuple[str, ...]) -> None:
+    if dtype not in known:
+        why = f"expected one of {', '.join(known)}, found {dtype!r}"
+        raise InputError(why, field="output.dtype")
 
 
 def _check_parameter(value: Any, schema: Mapping[str, Any], field: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import schemas
-from registry import ranges
+from registry import output_rules, ranges
 from registry.errors import Problem, did_you_mean
 from registry.schema import method_parameters
 from registry.source import FieldPath, Source
@@ -36,6 +36,7 @@ def check(catalog: Catalog, sources: Sources, broken: Collection[str]) -> list[P
         found += _parameters(spec, source)
         found += ranges.check(spec, source)
         found += _weights(spec, source)
+        found += output_rules.check(catalog, spec, source)
         found += _evaluation(catalog, spec, source, broken)
         problems += found
     problems += _cycles(catalog, sources)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry import crosscheck, weights
+from registry import crosscheck, output_rules, weights
 from registry.catalog import Loaded
 from registry.errors import Problem
 from registry.index import Index
@@ -19,7 +19,8 @@ from registry.spec import Ingredient
 from registry.weights import Finding
 from schemas.digest import TreeError
 from schemas.header import HeaderError
-from schemas.model import ModelError, ModelHeader, read_model
+from schemas.lora import CONFIG
+from schemas.model import ModelError, ModelHeader, read_config, read_model
 from schemas.schedule import count_layers
 
 
@@ -51,6 +52,7 @@ def check(root: Path, loaded: Loaded, index: Index, *, with_digests: bool = True
         found = _findings(index, one, root, bases, with_digests=with_digests)
         problems += [_problem(source, finding) for finding in found]
     problems += _impossible_sums(root, loaded, bases)
+    problems += _inexact_adapters(root, loaded)
     problems += _stale_schemas(root)
     return Preflight(tuple(problems), tuple(absent))
 
@@ -123,6 +125,21 @@ def _impossible_sums(
             names = sorted(header.tensors)
             source = loaded.sources[("merge", spec.name)]
             yield from crosscheck.zero_sum(spec, source, names, layers=count_layers(names))
+
+
+def _inexact_adapters(root: Path, loaded: Loaded) -> Iterator[Problem]:
+    """Yield specs of exact adapters that a term's adapter_config.json makes impossible."""
+
+    def read(one: Ingredient) -> Mapping[str, Any] | None:
+        try:
+            return read_config(root / one.folder, CONFIG)
+        except (ModelError, OSError):
+            return None  # not at hand, or told as the adapter's own problem
+
+    ingredients = loaded.catalog.ingredients
+    for spec in loaded.catalog.merges.values():
+        source = loaded.sources[("merge", spec.name)]
+        yield from output_rules.check_adapters(spec, source, ingredients, read)
 
 
 def _stale_schemas(root: Path) -> Iterator[Problem]:

@@ -26,6 +26,11 @@ class TermOf:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
+def adapter(rank: int | None = None, dtype: str = "float32") -> dict[str, Any]:
+    """Return the output options of an adapter."""
+    return {"form": "adapter", "dtype": dtype, "rank": rank}
+
+
 def digest_of(folder: Path) -> str:
     return tree_digest(hash_folder(folder))
 
@@ -49,6 +54,7 @@ def request_of(
     dtype: str = "base",
     max_shard_size: int = 5_000_000_000,
     seed: int = 0,
+    artifact: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Return a build request with every default written out."""
@@ -64,7 +70,7 @@ def request_of(
             "compute": compute,
             **chance,
         },
-        "output": {"form": "model", "dtype": dtype, "max_shard_size": max_shard_size},
+        "output": artifact or {"form": "model", "dtype": dtype, "max_shard_size": max_shard_size},
     }
 
 

@@ -77,6 +77,11 @@ BUILDS: dict[str, dict[str, Any]] = {
     "sce": {"method": "sce", "density": 0.3, "weights": (1.0, 1.0, 1.0)},
     "sce of all elements": {"method": "sce", "weights": (1.0, 1.0, 1.0), "lambda_": 0.5},
     "consensus": {"method": "consensus", "mask_lambda": SCHEDULE_OF_SHARES},
+    # Concatenated only: the bits of an SVD are those of one processor.
+    "task_arithmetic as an adapter": {
+        "weights": (SCHEDULE, -0.5),
+        "artifact": merging.adapter(dtype="bfloat16"),
+    },
 }
 
 
@@ -93,7 +98,7 @@ def build(name: str, folder: Path) -> dict[str, str]:
     weights = options.pop("weights", (1.0, -0.5, 0.25))
     terms = [
         TermOf(world / operand, weight, kind="checkpoint" if operand == "three" else "adapter")
-        for operand, weight in zip(("one", "two", "three"), weights, strict=True)
+        for operand, weight in zip(("one", "two", "three"), weights, strict=False)
     ]
     built = merging.build(folder / name, world / "base", terms, **options)
     return {"model": built.model_digest, "artifact": built.artifact_digest}
