@@ -9,6 +9,8 @@
     model_stock       model_stock
     gram              Gram matrices of one tensor's operands
     bound_spherical   the same as `bound` for spherical means and Model Stock
+    spectral          tsv_m, iso_c, iso_cts, the shared basis of knots
+    bound_spectral    the same as `bound` for them
 
 Names, ranges and defaults of parameters stand in the merge schema and nowhere else; the table here
 says only which code a name means. Nothing here knows models, files or devices.
@@ -19,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from merger.methods.bound import Additive, Method
+from merger.methods.bound_spectral import Spectral
 from merger.methods.bound_spherical import Spherical
 from merger.methods.bound_ties import Ties
 from merger.request import Recipe
@@ -32,5 +35,9 @@ METHODS: Mapping[str, Callable[[Recipe, int], Method]] = {
     "multislerp": Spherical,
     "karcher": Spherical,
     "model_stock": Spherical,
+    "tsv_m": Spectral,
+    "iso_c": Spectral,
+    "iso_cts": Spectral,
+    "knots": Spectral,
 }
 """Name in a recipe to the method that is bound to it."""

@@ -1,0 +1,195 @@
+"""Methods on singular values: TSV-M, Iso-C, Iso-CTS, and the shared basis of KnOTS.
+
+Pure functions on matrices in float32 or float64, on any device. Letters: N terms, O out, I in, R
+rank, P and Q the sizes of a smaller basis. Every result is a product of two factors, (O, R) and
+(R, I), and is the same in every orthonormal basis: `frame` finds a small one for low-rank
+operands, and the methods work on what the operands are in it.
+
+Results depend on subspaces only, never on what LAPACK returns by accident: a pair (u, v) may
+change its sign, pairs of equal singular values may turn, and the vectors of singular values that
+are zero, which are arbitrary, are never used (`_svd` says what counts as zero). Where the papers'
+code uses them its result is a matter of chance; ours is then the mean over all their choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from merger.task_vector import Factors
+
+Matrices = Callable[[], Iterable[torch.Tensor]]
+"""The weighted matrices of the terms in their order, to be read again and again."""
+
+NOISE = 8
+"""Rounding units, times the Frobenius norm, up to which a singular value counts as zero.
+
+Elements rounded once or twice and LAPACK's backward error stay below 2 (measured); the factor 4
+is for products of long factors.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a method knows besides the matrices, which may stand in a smaller basis.
+
+    `size` is min(O, I) of the tensor, `terms` the number of terms of the recipe, `unit` the
+    rounding unit of the dtype in which the elements of a task vector are formed.
+    """
+
+    size: int
+    terms: int
+    unit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Orthonormal bases, (O, P) and (Q, I), in which low-rank operands are small, (P, Q) each."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+    cores: tuple[torch.Tensor, ...]
+
+
+def frame(factors: Sequence[Factors]) -> Frame:
+    """Return the common basis of products L·R, exactly: by QR of all lefts and of all rights.
+
+    Takes float32 or float64, computes in float64. P = min(O, ΣR), Q = min(ΣR, I).
+    """
+    lefts = [left.double() for left, _ in factors]
+    rights = [right.double() for _, right in factors]
+    left_OP, lower = torch.linalg.qr(torch.cat(lefts, dim=1))  # noqa: N806 shapes
+    right_IQ, upper = torch.linalg.qr(torch.cat(rights).T)  # noqa: N806 shapes
+    ranks = [left.shape[1] for left in lefts]
+    cores = tuple(
+        a @ b.T for a, b in zip(lower.split(ranks, 1), upper.split(ranks, 1), strict=True)
+    )
+    return Frame(left_OP, right_IQ.T.contiguous(), cores)
+
+
+def tsv_m(taus: Matrices, setting: Setting) -> Factors:
+    """Return U⊥ S V⊥ᵀ: each term's first ⌊min(O, I)/N⌋ singular triplets, made orthogonal.
+
+    Gargiulo et al. 2025, "Task Singular Vectors", algorithm 1 and their code
+    (compute_and_sum_svd_mem_reduction): all kept left vectors side by side are replaced by their
+    polar factor, and so are the right ones. Where we differ: the code computes ⌊k·(1/N)⌋ in
+    floating point, which is one less for some N; vectors of singular values that are zero take no
+    part; where several terms have the same directions the polar factor stays a partial isometry
+    (two equal terms give the term itself); the code leaves out tensors called text_projection.
+    """
+    kept = []
+    for tau in taus():
+        u, s, v = _svd(tau, float(torch.linalg.matrix_norm(tau)), setting)
+        kept.append(_first((u, s, v), setting.size // setting.terms, setting))
+    u, s, v = _joined(kept)
+    return _polar(u, setting) * s, _polar(v.T, setting).T
+
+
+def iso_c(taus: Matrices, setting: Setting) -> Factors:
+    """Return σ̄·U Vᵀ of Σ wᵢτᵢ, σ̄ the mean of its min(O, I) singular values, zeros too.
+
+    Marczak et al. 2025, "No Task Left Behind", algorithm 1 and its code, which sums like us (the
+    copy in the TSV repository averages, a factor 1/N). The code gives the length σ̄ to the
+    directions of singular values 0 as well, which are arbitrary; here they get nothing, so for
+    adapters of ranks ΣR the result has ΣR directions, each as long as in the code.
+    """
+    u, s, v = _total(taus, setting)
+    return u * (s.sum() / setting.size), v
+
+
+def iso_cts(taus: Matrices, setting: Setting, common_share: float) -> Factors:
+    """Return σ̄·U⊥V⊥ᵀ of the sum's first directions and of each term's own.
+
+    Marczak et al. 2025, algorithm 2 and its code: with m = min(O, I) each term gets
+    n = round((m - ⌊m·common_share⌋)/N) directions (halves to even), the sum the other m - N·n.
+    A term's own are the first singular triplets of τᵢ - U_c U_cᵀ τᵢ. All left vectors are replaced
+    by their polar factor, and all right ones; σ̄ is the sum of all kept singular values over m.
+    Where we differ: n is at most ⌊m/N⌋ (for common_share near 0 the code indexes from the end);
+    vectors of singular values that are zero take no part.
+    """
+    common, own = _counts(setting, common_share)
+    found = _first(_total(taus, setting), common, setting)
+    u_common, s_common, _ = found
+    kept = [found]
+    # An error in the common directions leaves this much more of a term that lies within them.
+    condition = float(s_common[0] / s_common[-1]) if len(s_common) else 1.0
+    for tau in taus() if own else ():
+        rest = tau - u_common @ (u_common.T @ tau)
+        norm = float(torch.linalg.matrix_norm(tau)) * condition
+        kept.append(_first(_svd(rest, norm, setting), own, setting))
+    u, s, v = _joined(kept)
+    return _polar(u, setting) * (s.sum() / setting.size), _polar(v.T, setting).T
+
+
+def _counts(setting: Setting, common_share: float) -> tuple[int, int]:
+    size, terms = setting.size, setting.terms
+    own = min(round((size - int(size * common_share)) / terms), size // terms)
+    return size - own * terms, own
+
+
+def shared_basis(taus: Sequence[torch.Tensor], setting: Setting) -> torch.Tensor:
+    """Return U of U Σ [V₁ᵀ … V_Nᵀ] = [τ₁ … τ_N], (O, R), R the rank of all side by side.
+
+    Stoica et al. 2025, "KnOTS", section 4. Their code keeps singular values above 1e-5; here those
+    that are not zero. Columns have any sign: see `fix_signs`.
+    """
+    together = torch.cat(list(taus), dim=1)
+    return _svd(together, float(torch.linalg.matrix_norm(together)), setting)[0]
+
+
+def fix_signs(u: torch.Tensor) -> torch.Tensor:
+    """Return +1 or -1 per column, (R,), that makes its largest entry positive.
+
+    Of entries of equal magnitude the first decides.
+    """
+    largest = u.abs().argmax(dim=0, keepdim=True)
+    return torch.where(u.gather(0, largest)[0] < 0, -1.0, 1.0).to(u.dtype)
+
+
+Triplets = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""U (O, R), singular values (R,) in falling order, Vᵀ (R, I)."""
+
+
+def _svd(matrix: torch.Tensor, norm: float, setting: Setting) -> Triplets:
+    """Return the singular triplets of a matrix without those of value zero.
+
+    Zero is what rounding can make of zero: at most `NOISE` units of `norm`, the Frobenius norm of
+    what the matrix was computed from.
+    """
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    rank = int(torch.count_nonzero(s > NOISE * setting.unit * norm))
+    return u[:, :rank], s[:rank], v[:rank]
+
+
+def _total(taus: Matrices, setting: Setting) -> Triplets:
+    total: torch.Tensor | None = None
+    norm = 0.0
+    for tau in taus():
+        norm += float(torch.linalg.matrix_norm(tau))
+        total = tau.clone() if total is None else total.add_(tau)
+    assert total is not None
+    return _svd(total, norm, setting)
+
+
+def _first(triplets: Triplets, count: int, setting: Setting) -> Triplets:
+    """Return the first triplets, and those whose values equal the last of them.
+
+    A cut between equal values would keep a part of their space that LAPACK happened to choose.
+    """
+    u, s, v = triplets
+    if 0 < count < len(s):
+        count = int(torch.count_nonzero(s >= s[count - 1] - NOISE * setting.unit * s[0]))
+    return u[:, :count], s[:count], v[:count]
+
+
+def _joined(kept: Sequence[Triplets]) -> Triplets:
+    us, ss, vs = zip(*kept, strict=True)
+    return torch.cat(us, dim=1), torch.cat(ss), torch.cat(vs)
+
+
+def _polar(columns: torch.Tensor, setting: Setting) -> torch.Tensor:
+    """Return the polar factor of unit columns: the nearest partial isometry."""
+    u, _, v = _svd(columns, float(torch.linalg.matrix_norm(columns)), setting)
+    return u @ v
