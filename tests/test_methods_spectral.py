@@ -255,3 +255,48 @@ def test_the_largest_entry_of_a_column_is_made_positive() -> None:
     columns = torch.tensor([[1.0, -3.0, 0.5, -2.0], [-2.0, 1.0, 0.5, 2.0]])
 
     assert spectral.fix_signs(columns).tolist() == [-1.0, -1.0, 1.0, -1.0]
+
+
+def test_a_decomposition_that_does_not_converge_is_tried_on_the_transpose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tau = torch.tensor(random(7, 5, 8))
+    svd = torch.linalg.svd
+
+    def stubborn(matrix: torch.Tensor, **options: bool) -> object:
+        if matrix.shape == (5, 8):
+            raise torch.linalg.LinAlgError
+        return svd(matrix, **options)
+
+    expected = merged(spectral.iso_c, tau)
+    monkeypatch.setattr(torch.linalg, "svd", stubborn)
+
+    close(merged(spectral.iso_c, tau), expected)
+
+
+def test_float32_matrices_of_low_rank_are_decomposed_whatever_their_size() -> None:
+    # LAPACK's SVD in float32 gave up on such a matrix of 2048 x 5632.
+    tau = torch.tensor(low_rank(1, 600, 900, 3), dtype=torch.float32)
+    setting = Setting(600, 1, torch.finfo(torch.float32).eps)
+
+    for matrix in (tau, tau.T):
+        u, s, v = spectral._svd(matrix, float(torch.linalg.matrix_norm(tau)), setting)
+
+        assert s.shape == (3,)
+        assert all(part.dtype == torch.float32 for part in (u, s, v))
+        close(u.T @ u, np.eye(3), 1e-6)
+        close(v @ v.T, np.eye(3), 1e-6)
+        close((u * s) @ v, matrix, 1e-4)
+
+
+@every_method
+@pytest.mark.parametrize("shape", [(60, 90), (90, 60)])
+def test_float32_has_the_result_of_float64(method: Method, shape: tuple[int, int]) -> None:
+    taus = [torch.tensor(random(seed, *shape), dtype=torch.float32) for seed in (1, 2, 3)]
+    setting = Setting(60, 3, torch.finfo(torch.float32).eps)
+
+    left, right = method(lambda: iter(taus), setting)
+
+    assert left.dtype == right.dtype == torch.float32
+    expected = merged(method, *taus)
+    assert np.linalg.norm((left @ right).numpy() - expected) < 1e-5 * np.linalg.norm(expected)

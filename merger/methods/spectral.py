@@ -23,12 +23,15 @@ from merger.task_vector import Factors
 Matrices = Callable[[], Iterable[torch.Tensor]]
 """The weighted matrices of the terms in their order, to be read again and again."""
 
-NOISE = 8
+NOISE = 4
 """Rounding units, times the Frobenius norm, up to which a singular value counts as zero.
 
-Elements rounded once or twice and LAPACK's backward error stay below 2 (measured); the factor 4
-is for products of long factors.
+What is left of a zero stays below 0.2 units for elements rounded in float32, below 2 for LAPACK's
+backward error in float64 (measured up to 2048 x 5632). A larger factor would take directions from
+square matrices of full rank, whose smallest singular value is about 1/n of the Frobenius norm.
 """
+
+_CHUNK_ELEMENTS = 1 << 20  # of a float32 matrix that are in float64 at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,10 @@ def shared_basis(taus: Sequence[torch.Tensor], setting: Setting) -> torch.Tensor
     that are not zero. Columns have any sign: see `fix_signs`.
     """
     together = torch.cat(list(taus), dim=1)
-    return _svd(together, float(torch.linalg.matrix_norm(together)), setting)[0]
+    norm = float(torch.linalg.matrix_norm(together))
+    if together.dtype == torch.float32 and together.shape[0] <= together.shape[1]:
+        return _of_gram(together, norm, setting)[0].float()
+    return _svd(together, norm, setting)[0]
 
 
 def fix_signs(u: torch.Tensor) -> torch.Tensor:
@@ -156,11 +162,50 @@ def _svd(matrix: torch.Tensor, norm: float, setting: Setting) -> Triplets:
     """Return the singular triplets of a matrix without those of value zero.
 
     Zero is what rounding can make of zero: at most `NOISE` units of `norm`, the Frobenius norm of
-    what the matrix was computed from.
+    what the matrix was computed from. A float32 matrix is decomposed through its smaller Gram
+    matrix in float64, which loses nothing above that, takes half the time of LAPACK's SVD in
+    float32, and always converges: that one gives up on large matrices with many values near zero.
     """
-    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
-    rank = int(torch.count_nonzero(s > NOISE * setting.unit * norm))
-    return u[:, :rank], s[:rank], v[:rank]
+    if matrix.dtype == torch.float64:
+        u, s, v = _lapack(matrix)
+        rank = int(torch.count_nonzero(s > NOISE * setting.unit * norm))
+        return u[:, :rank], s[:rank], v[:rank]
+    if matrix.shape[0] > matrix.shape[1]:
+        v, s, u = _svd(matrix.T, norm, setting)
+        return u.T, s, v.T
+    left, values = _of_gram(matrix, norm, setting)
+    across = left.T / values[:, None]
+    right = [(across @ chunk.double()).float() for chunk in _chunks(matrix)]
+    return left.float(), values.float(), torch.cat(right, dim=1)
+
+
+def _lapack(matrix: torch.Tensor) -> Triplets:
+    try:
+        u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # its stub forgets to say so
+        # It did not converge, by bad luck with rounding, which the transpose does not share.
+        v, s, u = torch.linalg.svd(matrix.T, full_matrices=False)
+        return u.T, s, v.T
+    return u, s, v
+
+
+def _of_gram(
+    matrix: torch.Tensor, norm: float, setting: Setting
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return U and the nonzero singular values of a float32 matrix with O ≤ I, in float64."""
+    rows = matrix.shape[0]
+    gram = torch.zeros(rows, rows, dtype=torch.float64, device=matrix.device)
+    for chunk in _chunks(matrix):
+        exact = chunk.double()
+        gram += exact @ exact.T
+    squares, vectors = torch.linalg.eigh(gram)
+    values = squares.clamp(min=0).sqrt().flip(0)
+    rank = int(torch.count_nonzero(values > NOISE * setting.unit * norm))
+    return vectors.flip(1)[:, :rank], values[:rank]
+
+
+def _chunks(matrix: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.split(matrix, max(1, _CHUNK_ELEMENTS // max(1, matrix.shape[0])), dim=1)
 
 
 def _total(taus: Matrices, setting: Setting) -> Triplets:
