@@ -300,3 +300,18 @@ def test_float32_has_the_result_of_float64(method: Method, shape: tuple[int, int
     assert left.dtype == right.dtype == torch.float32
     expected = merged(method, *taus)
     assert np.linalg.norm((left @ right).numpy() - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_large_finite_values_are_not_taken_for_zero() -> None:
+    # Their squares are beyond float32.
+    tau = torch.diag(torch.tensor([4e25, 2e25], dtype=torch.float32))
+
+    left, right = spectral.iso_c(lambda: iter([tau]), Setting(2, 1, 2.0**-23))
+
+    np.testing.assert_allclose((left @ right).numpy(), 3e25 * np.eye(2), rtol=1e-6)
+
+
+def test_iso_cts_of_adapters_that_fit_the_common_space_is_iso_c() -> None:
+    taus = [low_rank(seed, 30, 40, 4) for seed in (1, 2)]
+
+    close(merged(METHODS["iso_cts"], *taus), merged(spectral.iso_c, *taus))

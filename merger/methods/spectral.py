@@ -84,8 +84,8 @@ def tsv_m(taus: Matrices, setting: Setting) -> Factors:
     """
     kept = []
     for tau in taus():
-        u, s, v = _svd(tau, float(torch.linalg.matrix_norm(tau)), setting)
-        kept.append(_first((u, s, v), setting.size // setting.terms, setting))
+        norm = _norm(tau)
+        kept.append(_svd(tau, norm, setting, setting.size // setting.terms))
     u, s, v = _joined(kept)
     return _polar(u, setting) * s, _polar(v.T, setting).T
 
@@ -110,18 +110,18 @@ def iso_cts(taus: Matrices, setting: Setting, common_share: float) -> Factors:
     A term's own are the first singular triplets of τᵢ - U_c U_cᵀ τᵢ. All left vectors are replaced
     by their polar factor, and all right ones; σ̄ is the sum of all kept singular values over m.
     Where we differ: n is at most ⌊m/N⌋ (for common_share near 0 the code indexes from the end);
-    vectors of singular values that are zero take no part.
+    vectors of singular values that are zero take no part, so low-rank terms whose sum has no more
+    than the common directions have none of their own left, and the result is that of Iso-C.
     """
     common, own = _counts(setting, common_share)
-    found = _first(_total(taus, setting), common, setting)
-    u_common, s_common, _ = found
-    kept = [found]
+    u_common, s_common, v_common = _total(taus, setting, common)
+    kept = [(u_common, s_common, v_common)]
     # An error in the common directions leaves this much more of a term that lies within them.
     condition = float(s_common[0] / s_common[-1]) if len(s_common) else 1.0
     for tau in taus() if own else ():
         rest = tau - u_common @ (u_common.T @ tau)
-        norm = float(torch.linalg.matrix_norm(tau)) * condition
-        kept.append(_first(_svd(rest, norm, setting), own, setting))
+        norm = _norm(tau) * condition
+        kept.append(_svd(rest, norm, setting, own))
     u, s, v = _joined(kept)
     return _polar(u, setting) * (s.sum() / setting.size), _polar(v.T, setting).T
 
@@ -139,7 +139,7 @@ def shared_basis(taus: Sequence[torch.Tensor], setting: Setting) -> torch.Tensor
     that are not zero. Columns have any sign: see `fix_signs`.
     """
     together = torch.cat(list(taus), dim=1)
-    norm = float(torch.linalg.matrix_norm(together))
+    norm = _norm(together)
     if together.dtype == torch.float32 and together.shape[0] <= together.shape[1]:
         return _of_gram(together, norm, setting)[0].float()
     return _svd(together, norm, setting)[0]
@@ -158,25 +158,38 @@ Triplets = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """U (O, R), singular values (R,) in falling order, Vᵀ (R, I)."""
 
 
-def _svd(matrix: torch.Tensor, norm: float, setting: Setting) -> Triplets:
-    """Return the singular triplets of a matrix without those of value zero.
+def _svd(matrix: torch.Tensor, norm: float, setting: Setting, count: int | None = None) -> Triplets:
+    """Return the first `count` singular triplets of a matrix without those of value zero.
 
     Zero is what rounding can make of zero: at most `NOISE` units of `norm`, the Frobenius norm of
     what the matrix was computed from. A float32 matrix is decomposed through its smaller Gram
-    matrix in float64, which loses nothing above that, takes half the time of LAPACK's SVD in
+    matrix in float64, which loses nothing above that, takes less time than LAPACK's SVD in
     float32, and always converges: that one gives up on large matrices with many values near zero.
     """
     if matrix.dtype == torch.float64:
         u, s, v = _lapack(matrix)
-        rank = int(torch.count_nonzero(s > NOISE * setting.unit * norm))
-        return u[:, :rank], s[:rank], v[:rank]
+        kept = _kept(s, norm, setting, count)
+        return u[:, :kept], s[:kept], v[:kept]
     if matrix.shape[0] > matrix.shape[1]:
-        v, s, u = _svd(matrix.T, norm, setting)
+        v, s, u = _svd(matrix.T, norm, setting, count)
         return u.T, s, v.T
-    left, values = _of_gram(matrix, norm, setting)
+    left, values = _of_gram(matrix, norm, setting, count)
     across = left.T / values[:, None]
     right = [(across @ chunk.double()).float() for chunk in _chunks(matrix)]
     return left.float(), values.float(), torch.cat(right, dim=1)
+
+
+def _kept(values: torch.Tensor, norm: float, setting: Setting, count: int | None) -> int:
+    """Return how many singular values are among the first and not zero.
+
+    Those that equal the last of them are kept too: a cut between equal values would keep a part of
+    their space that LAPACK happened to choose.
+    """
+    rank = int(torch.count_nonzero(values > NOISE * setting.unit * norm))
+    if count is None or count >= rank or count == 0:
+        return rank if count is None else min(count, rank)
+    least = values[count - 1] - NOISE * setting.unit * values[0]
+    return int(torch.count_nonzero(values[:rank] >= least))
 
 
 def _lapack(matrix: torch.Tensor) -> Triplets:
@@ -190,9 +203,9 @@ def _lapack(matrix: torch.Tensor) -> Triplets:
 
 
 def _of_gram(
-    matrix: torch.Tensor, norm: float, setting: Setting
+    matrix: torch.Tensor, norm: float, setting: Setting, count: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return U and the nonzero singular values of a float32 matrix with O ≤ I, in float64."""
+    """Return left vectors and values as `_svd`, of a float32 matrix with O ≤ I, in float64."""
     rows = matrix.shape[0]
     gram = torch.zeros(rows, rows, dtype=torch.float64, device=matrix.device)
     for chunk in _chunks(matrix):
@@ -200,33 +213,22 @@ def _of_gram(
         gram += exact @ exact.T
     squares, vectors = torch.linalg.eigh(gram)
     values = squares.clamp(min=0).sqrt().flip(0)
-    rank = int(torch.count_nonzero(values > NOISE * setting.unit * norm))
-    return vectors.flip(1)[:, :rank], values[:rank]
+    kept = _kept(values, norm, setting, count)
+    return vectors.flip(1)[:, :kept], values[:kept]
 
 
 def _chunks(matrix: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return torch.split(matrix, max(1, _CHUNK_ELEMENTS // max(1, matrix.shape[0])), dim=1)
 
 
-def _total(taus: Matrices, setting: Setting) -> Triplets:
+def _total(taus: Matrices, setting: Setting, count: int | None = None) -> Triplets:
     total: torch.Tensor | None = None
     norm = 0.0
     for tau in taus():
-        norm += float(torch.linalg.matrix_norm(tau))
+        norm += _norm(tau)
         total = tau.clone() if total is None else total.add_(tau)
     assert total is not None
-    return _svd(total, norm, setting)
-
-
-def _first(triplets: Triplets, count: int, setting: Setting) -> Triplets:
-    """Return the first triplets, and those whose values equal the last of them.
-
-    A cut between equal values would keep a part of their space that LAPACK happened to choose.
-    """
-    u, s, v = triplets
-    if 0 < count < len(s):
-        count = int(torch.count_nonzero(s >= s[count - 1] - NOISE * setting.unit * s[0]))
-    return u[:, :count], s[:count], v[:count]
+    return _svd(total, norm, setting, count)
 
 
 def _joined(kept: Sequence[Triplets]) -> Triplets:
@@ -236,5 +238,10 @@ def _joined(kept: Sequence[Triplets]) -> Triplets:
 
 def _polar(columns: torch.Tensor, setting: Setting) -> torch.Tensor:
     """Return the polar factor of unit columns: the nearest partial isometry."""
-    u, _, v = _svd(columns, float(torch.linalg.matrix_norm(columns)), setting)
+    u, _, v = _svd(columns, _norm(columns), setting)
     return u @ v
+
+
+def _norm(matrix: torch.Tensor) -> float:
+    # In float64: squares of finite float32 values need not be finite in float32.
+    return float(torch.linalg.vector_norm(matrix, dtype=torch.float64))
