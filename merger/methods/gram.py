@@ -34,7 +34,7 @@ def gram_matrices(
 
     None stands for an operand that is zero. The values of a block become float64 before they are
     multiplied, so a product of float32 is exact; sums of blocks are added in their order. The
-    relative error of an entry against ‖a‖‖b‖ is about 1e-15.
+    relative error of an entry against ‖a‖‖b‖ is about 1e-14.
     """
     total: Array | None = None
     for block in blocks:

@@ -26,9 +26,9 @@ Matrices = Callable[[], Iterable[torch.Tensor]]
 NOISE = 4
 """Rounding units, times the Frobenius norm, up to which a singular value counts as zero.
 
-What is left of a zero stays below 0.2 units for elements rounded in float32, below 2 for LAPACK's
-backward error in float64 (measured up to 2048 x 5632). A larger factor would take directions from
-square matrices of full rank, whose smallest singular value is about 1/n of the Frobenius norm.
+What rounding of the elements leaves of a zero stays below 0.2 units, and LAPACK adds less than 2
+(measured in float32 on sums of low rank up to 1024 x 1024). A larger factor would take directions
+from square matrices of full rank, whose smallest singular value is about 1/n of that norm.
 """
 
 _CHUNK_ELEMENTS = 1 << 20  # of a float32 matrix that are in float64 at once
