@@ -67,13 +67,18 @@ def _wanted(given: Given, found: Contents) -> Iterator[Wanted]:
             why = f"expected the name of a parameter of {module.name}, found none"
             raise AdapterError(why, field="target_parameters")
         shape = (given.header[b].shape[0], *given.header[a].shape[1:])
-        is_other_side = given.is_other_side(shape[::-1] if module.is_embedding else shape)
-        yield Wanted(names, a, optional=is_other_side)
+        yield _side(given, names, a, shape[::-1] if module.is_embedding else shape)
         yield Wanted((f"{module.name}.bias",), a, optional=True)
     for name, tensor in found.saved.items():
-        yield Wanted((name,), tensor, optional=given.is_other_side(given.header[tensor].shape))
+        yield _side(given, (name,), tensor, given.header[tensor].shape)
     for name, tensor in found.tokens.items():
         yield Wanted((f"{name}.weight",), tensor)
+
+
+def _side(given: Given, names: tuple[str, ...], tensor: str, shape: tuple[int, ...]) -> Wanted:
+    is_side = given.is_side(shape)
+    optional = is_side and bool(given.config.get("ensure_weight_tying"))
+    return Wanted(names, tensor, optional, is_side)
 
 
 def _module_targets(given: Given, module: Module, names: Mapping[str, str]) -> Iterator[LoraTarget]:

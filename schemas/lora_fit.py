@@ -45,10 +45,9 @@ class Given:
     header: Mapping[str, TensorInfo]
     base: Base
 
-    def is_other_side(self, shape: Shape) -> bool:
-        """Return whether a tensor of this shape may be the side of a tie that is not stored."""
-        tied = self.base.tied if self.config.get("ensure_weight_tying") else ()
-        return any(shape == self.base.shapes[name] for name in tied)
+    def is_side(self, shape: Shape) -> bool:
+        """Return whether a tensor of this shape may be one side of a tied matrix."""
+        return any(shape == self.base.shapes[name] for name in self.base.tied)
 
 
 def options(config: Mapping[str, Any], module: Module) -> tuple[Option, ...]:

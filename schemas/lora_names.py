@@ -23,12 +23,14 @@ _TRIED = 8  # names that suggest rules; all names judge them
 class Wanted:
     """A parameter that an adapter changes: the names it may have, and the tensor to blame.
 
-    One that is `optional` may be absent from the base: the other side of a tied matrix.
+    One that is `optional` may be absent from the base. `is_side` tells one that has the shape of a
+    tied matrix.
     """
 
     names: tuple[str, ...]
     tensor: str
     optional: bool = False
+    is_side: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,27 @@ def resolve(wanted: Sequence[Wanted], base: Base) -> Mapping[str, str]:
         return solutions[0] | found
     names = " or ".join(missing[0].names)
     if not solutions:
-        why = f"the base has no tensor {names}"
-        if base.quantised:
-            why += f": it is quantised ({base.quantised}); name the base in full precision"
-        raise AdapterError(why, tensor=missing[0].tensor)
+        raise AdapterError(_why_absent(missing[0], base), tensor=missing[0].tensor)
     meant = sorted(next(s[name] for name in missing[0].names if name in s) for s in solutions)
     why = f"{names} may be {' or '.join(meant)} in the base; name the adapter's tensors as it does"
     raise AdapterError(why, tensor=missing[0].tensor)
+
+
+def _why_absent(want: Wanted, base: Base) -> str:
+    if want.is_side:
+        return one_side(" and ".join(sorted(base.tied)))
+    why = f"the base has no tensor {' or '.join(want.names)}"
+    if base.quantised:
+        why += f": it is quantised ({base.quantised}); name the base in full precision"
+    return why
+
+
+def one_side(name: str) -> str:
+    """Return why an adapter of one side of a tied matrix is refused."""
+    return (
+        f"{name} is input embedding and output head at once, but only one of them was trained; "
+        "train with ensure_weight_tying, or untie the base first"
+    )
 
 
 def _by_rule(wanted: Sequence[Wanted], base: Base, rule: Rule) -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from schemas.lora_config import AdapterError
 from schemas.lora_fit import Given
+from schemas.lora_names import one_side
 from schemas.lora_target import LoraTarget, Product, Twin
 
 
@@ -26,11 +27,7 @@ def refuse_one_side(given: Given, targets: Mapping[str, LoraTarget]) -> None:
             why = f"{target.name} is input embedding and output head, which DoRA scales apart"
             raise AdapterError(why, tensor=target.magnitude)
         if (target.product or target.saved) and not given.config.get("ensure_weight_tying"):
-            why = (
-                f"{target.name} is input embedding and output head at once, but only one of them "
-                "was trained; train with ensure_weight_tying, or untie the base first"
-            )
-            raise AdapterError(why, tensor=target.tensor)
+            raise AdapterError(one_side(target.name), tensor=target.tensor)
 
 
 def join_twins(

@@ -95,13 +95,21 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "all linear modules": {name: {"target_modules": "all-linear"} for name in LINEAR},
     "DoRA": _transposed(_linear(use_dora=True)),
     "DoRA with rsLoRA": _transposed(_linear(TEXT, use_dora=True, use_rslora=True)),
-    "lora_bias": _transposed(_linear(BIASED, lora_bias=True)),
+    "lora_bias": _transposed(
+        {
+            name: {"target_modules": targets[:3], "lora_bias": True}
+            for name, targets in LINEAR.items()
+            if name in BIASED
+        }
+    ),
     "lora_bias without a bias": _linear(("Mixtral",), lora_bias=True),
     "bias: lora_only": _transposed(_linear(BIASED, bias="lora_only")),
     "bias: all": _transposed(_linear(("Llama", "GPT-2", "gpt-oss", "SigLIP"), bias="all")),
-    "bias: all with lora_bias and DoRA": _linear(
-        ("Llama", "SigLIP"), bias="all", lora_bias=True, use_dora=True
-    ),
+    "bias: all with lora_bias": {
+        name: {"target_modules": LINEAR[name][:3], "bias": "all", "lora_bias": True}
+        for name in ("Llama", "SigLIP")
+    },
+    "bias: all with DoRA": _linear(("Llama", "SigLIP"), bias="all", use_dora=True),
     "modules_to_save": {
         name: {"target_modules": LINEAR[name], "modules_to_save": saved}
         | ({"fan_in_fan_out": True} if name == "GPT-2" else {})
@@ -146,7 +154,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         name: {"target_modules": KERNELS[name], "lora_bias": True}
         for name in ("SigLIP", "ConvNeXt", "VideoMAE")
     },
-    "convolution in groups": {"ConvNeXt": {"target_modules": ["depthwise_conv"]}},
+    "convolution in groups": {"ConvNeXt": {"target_modules": ["dwconv"], "r": 16}},
     "attention with packed projection": {"SigLIP": {"target_modules": ["head.attention"]}},
     "initialised as MiCA": _linear(("Llama",), init_lora_weights="mica"),
     "initialised as orthogonal": _linear(("Llama",), init_lora_weights="orthogonal"),
@@ -157,7 +165,7 @@ REFUSED = {
     ("lora_bias without a bias", "Mixtral"): "which the base does not have",
     ("modules_to_save, one side of a tie", "Llama, tied"): "only one of them was trained",
     ("embedding", "Llama, tied"): "only one of them was trained",
-    ("output head", "Llama, tied"): "the base has no tensor lm_head.weight",
+    ("output head", "Llama, tied"): "only one of them was trained",
     ("convolution in groups", "ConvNeXt"): "a convolution in groups",
     ("initialised as PiSSA", "Llama"): '"pissa" trains against altered base weights',
     ("initialised as OLoRA", "Llama"): '"olora" trains against altered base weights',
