@@ -1,4 +1,4 @@
-"""The kinds of delta that an adapter makes, each formed block by block. Knows neither files nor configs.
+"""The kinds of delta that an adapter makes, each formed block by block. Knows no files.
 
 Letters: O out, I in, R rank, E experts. All tensors are in the compute dtype on the device. The
 product of a block runs on one thread, so it has the same bits however many threads the process
@@ -123,8 +123,8 @@ class DoraDelta:
 
     θ is what the adapter was trained on: the base's W, or the tensor saved in its place. Outputs
     are rows; they are columns (`by_column`) where the base stores (in, out), and then all blocks
-    are read once beforehand for the norms. Squares are summed in float64. PEFT rounds the norm to the
-    dtype of the base, so there the weight of a bfloat16 model has another norm.
+    are read once beforehand for the norms. Squares are summed in float64. PEFT rounds the norm to
+    the dtype of the base, so that the weight of a bfloat16 model has another norm there.
     """
 
     __slots__ = ("_base", "_magnitude", "_norms", "_origin", "_product")

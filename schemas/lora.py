@@ -132,8 +132,8 @@ def _vector(given: Given, module: Module, option: Option, product: Product) -> V
     if not option.is_plain:
         raise AdapterError("PEFT folds no lora_bias into this parameter", tensor=tensor)
     if given.header[tensor].shape != given.header[b].shape[:1]:
-        why = f"expected shape {list(given.header[b].shape[:1])}, found another"
-        raise AdapterError(why, tensor=tensor)
+        rows, shape = given.header[b].shape[0], list(given.header[tensor].shape)
+        raise AdapterError(f"expected shape {[rows]}, found {shape}", tensor=tensor)
     return Vector(tensor, product.scale)
 
 
@@ -176,3 +176,6 @@ def _both(known: LoraTarget, claim: LoraTarget) -> LoraTarget:
         known.saved or claim.saved,
         known.magnitude or claim.magnitude,
     )
+
+
+__all__ = ["CONFIG", "WEIGHTS", "AdapterError", "LoraTarget", "check_config", "lora_targets"]

@@ -40,7 +40,7 @@ _CODE = ("auto_map", "auto_mapping", "trust_remote_code")
 # Initialisations that leave the base weights alone.
 _PLAIN_INITS = (True, False, None, "gaussian", "default", "eva", "orthogonal", "mica")
 _BIASES = ("none", "all", "lora_only")
-_SILENT = (None, False, "", [], {})
+_SILENT: tuple[object, ...] = (None, False, "", [], {})
 
 
 class AdapterError(ValueError):

@@ -45,13 +45,10 @@ class Module:
     def factors(self) -> tuple[str, str]:
         """Names of A and B; raises AdapterError if one is missing."""
         pair = (EMBEDDING_A, EMBEDDING_B) if self.is_embedding else (A, B)
-        for role, other in (pair, pair[::-1]):
-            if role not in self.tensors:
-                have = next(name for name in self.tensors.values())
-                other_name = self.tensors.get(other, have)
-                tensor = other_name.removesuffix(other) + role
-                why = f"expected this tensor beside {other_name}, found none"
-                raise AdapterError(why, tensor=tensor)
+        for role in (role for role in pair if role not in self.tensors):
+            had, beside = next(iter(sorted(self.tensors.items())))
+            tensor = beside.removesuffix(had) + role
+            raise AdapterError(f"expected this tensor beside {beside}, found none", tensor=tensor)
         return self.tensors[pair[0]], self.tensors[pair[1]]
 
     @property
@@ -77,7 +74,7 @@ def contents(header: Mapping[str, TensorInfo]) -> Contents:
     modules: dict[tuple[str, int, str], dict[str, str]] = {}
     saved: dict[str, str] = {}
     tokens: dict[str, str] = {}
-    for tensor, info in header.items():
+    for tensor, info in sorted(header.items()):
         if not tensor.startswith(PREFIX):
             why = f"expected only lora_A and lora_B and whole tensors, named {PREFIX}…"
             raise AdapterError(why, tensor=tensor)

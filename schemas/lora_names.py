@@ -70,7 +70,8 @@ def resolve(wanted: Sequence[Wanted], base: Base) -> Mapping[str, str]:
 def _why_absent(want: Wanted, base: Base) -> str:
     if want.is_side:
         return one_side(" and ".join(sorted(base.tied)))
-    why = f"the base has no tensor {' or '.join(want.names)}"
+    usual = [name for name in want.names if not name.endswith(".in_proj_weight")]
+    why = f"the base has no tensor {' or '.join(usual)}"
     if base.quantised:
         why += f": it is quantised ({base.quantised}); name the base in full precision"
     return why

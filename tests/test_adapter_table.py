@@ -27,6 +27,7 @@ from tests import tiny, tiny_models
 PAGE = Path(__file__).parents[1] / "docs/adapters.md"
 BEGIN, END = "<!-- table: python -m tests.test_adapter_table -->", "<!-- end of the table -->"
 LIMIT = 1e-6
+NONE = "–"  # noqa: RUF001 a dash, not a minus
 
 LINEAR: dict[str, list[str]] = {
     "Llama": ["q_proj", "v_proj", "o_proj", "down_proj"],
@@ -80,9 +81,14 @@ PATTERNS: dict[str, Any] = {
     "alpha_pattern": {"v_proj": 5, "layers.0.self_attn.q_proj": 7, r".*\.c_fc": 3, "query": 9},
 }
 TEXT = ("Llama", "Llama, tied", "GPT-2", "BERT", "Mixtral", "Qwen3-MoE", "gpt-oss")
-TOKENS = {"Llama": {"embed_tokens": [1, 39], "lm_head": [0]}, "GPT-2": [5, 3]} | dict.fromkeys(
-    ("Llama, tied", "Mixtral", "Qwen3-MoE", "gpt-oss"), [1, 39, 7]
-)
+TOKENS: dict[str, Any] = {
+    "Llama": {"embed_tokens": [1, 39], "lm_head": [0]},
+    "Llama, tied": [1, 39, 7],
+    "GPT-2": [5, 3],
+    "Mixtral": [0, 2],
+    "Qwen3-MoE": [8],
+    "gpt-oss": [39, 0],
+}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "linear modules": _transposed(_linear()),
     "rank and alpha patterns": _transposed(_linear(**PATTERNS)),
@@ -255,7 +261,7 @@ def table(found: dict[tuple[str, str], float | str]) -> Iterator[str]:
 
 def _shown(found: float | str | None, reasons: list[str]) -> str:
     if found is None:
-        return "–"
+        return NONE
     if isinstance(found, str):
         return f"refused ({reasons.index(found) + 1})"
     return f"1e{math.ceil(math.log10(found))}" if found else "0"

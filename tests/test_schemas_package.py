@@ -23,9 +23,8 @@ import schemas
 from schemas import canonical, digest, header, lora, model
 from schemas.digest import FileHash, TreeError
 from schemas.header import HeaderError, TensorInfo, read_header
-from schemas.lora import lora_targets
-from schemas.lora_config import AdapterError
-from schemas.lora_target import LoraTarget, Product
+from schemas.lora import AdapterError, LoraTarget, lora_targets
+from schemas.lora_target import Product
 from schemas.model import ModelError
 from schemas.schedule import count_layers, is_embedding, layer_of, value_at
 
