@@ -162,6 +162,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "convolution in groups": {"ConvNeXt": {"target_modules": ["dwconv"], "r": 16}},
     "attention with packed projection": {"SigLIP": {"target_modules": ["head.attention"]}},
+    "trained with VeLoRA": _linear(("Llama",), velora_config={"num_groups": 4}),
     "initialised as MiCA": _linear(("Llama",), init_lora_weights="mica"),
     "initialised as orthogonal": _linear(("Llama",), init_lora_weights="orthogonal"),
     "initialised as PiSSA": _linear(("Llama",), init_lora_weights="pissa"),
