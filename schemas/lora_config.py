@@ -21,16 +21,15 @@ _UNDERSTOOD = frozenset({
 _HARMLESS = frozenset({
     "base_model_name_or_path", "revision", "task_type", "inference_mode", "lora_dropout",
     "peft_version", "runtime_config", "qalora_group_size", "eva_config", "velora_config",
+    # Read by initialisations only, which init_lora_weights names; a converted adapter keeps them.
+    "corda_config", "loftq_config", "lora_ga_config",
     "megatron_core",  # PEFT always writes this module's name; only megatron_config makes it count
 })  # fmt: skip
 _REFUSED = {
     "alora_invocation_tokens": "it acts on some tokens only, which no single set of weights does",
     "arrow_config": "it chooses among adapters token by token, which no single set of weights does",
-    "corda_config": "it trains against altered base weights",
     "kasa_config": "it trains against base weights with singular values cut off",
     "layer_replication": "its model has more layers than the base",
-    "loftq_config": "it trains against altered base weights",
-    "lora_ga_config": "it trains against altered base weights",
     "megatron_config": "its layers are Megatron's, whose tensors are not those of the base",
     "monteclora_config": "its factors are drawn at random around the saved ones",
     "use_bdlora": "its factors are block-diagonal",

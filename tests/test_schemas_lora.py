@@ -504,11 +504,8 @@ def test_what_does_not_fit_is_refused_by_name(
 REASONS = {
     "alora_invocation_tokens": ([1, 2], "it acts on some tokens only"),
     "arrow_config": ({"top_k": 2}, "it chooses among adapters token by token"),
-    "corda_config": ({"verbose": True}, "it trains against altered base weights"),
     "kasa_config": ({"beta": 1}, "it trains against base weights with singular values cut off"),
     "layer_replication": ([[0, 2]], "its model has more layers than the base"),
-    "loftq_config": ({"loftq_bits": 4}, "it trains against altered base weights"),
-    "lora_ga_config": ({"scale": "stable"}, "it trains against altered base weights"),
     "megatron_config": ({"a": 1}, "its layers are Megatron's"),
     "monteclora_config": ({"num_samples": 4}, "its factors are drawn at random"),
     "use_bdlora": ({"nblocks": 2}, "its factors are block-diagonal"),
@@ -540,7 +537,13 @@ def test_other_kinds_of_adapter_are_refused_by_name(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "facts", [{"velora_config": {"num_groups": 2}}, {"eva_config": {"rho": 2.0}}, {"bias": "all"}]
+    "facts",
+    [
+        {"velora_config": {"num_groups": 2}},
+        {"eva_config": {"rho": 2.0}},
+        {"corda_config": {"verbose": True}, "init_lora_weights": True},  # converted to plain LoRA
+        {"bias": "all"},
+    ],
 )
 def test_what_only_training_reads_is_accepted(facts: dict[str, Any]) -> None:
     beside: Shapes = {f"{MODULE}.lora_velora_embed": (2,)}
