@@ -33,7 +33,8 @@ from merger.tensor_merge import Merging
 from merger.writer import ArtifactWriter, Entry, read_chunks, single_file
 from schemas.digest import TreeError, is_legal, list_files
 from schemas.header import ITEM_BYTES
-from schemas.lora import CONFIG, PREFIX, WEIGHTS
+from schemas.lora import CONFIG, WEIGHTS
+from schemas.lora_header import PREFIX
 
 _TASKS = (
     ("ForCausalLM", "CAUSAL_LM"),

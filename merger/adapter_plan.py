@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 import schemas
+from merger.checkpoint import Checkpoint
 from merger.errors import InputError
 from merger.methods.bound import Additive, Method
 from merger.pools import Lane
@@ -20,6 +21,7 @@ from merger.request import BuildRequest
 from merger.statistics import TensorTally
 from merger.task_vector import Delta
 from merger.tensor_merge import Merging
+from schemas.lora_base import describe
 from schemas.schedule import is_embedding
 
 _WEIGHT = ".weight"
@@ -29,20 +31,17 @@ _WEIGHT = ".weight"
 class Slot:
     """One tensor of the base that the adapter changes.
 
-    `rank` is that of its factors, `full` that at which nothing is cut off. `coefficients` by term
-    where factors are concatenated (a term with coefficient 0 is left out), None for an SVD.
+    `module` is the running model's name of the module that it is the weight of. `rank` is that of
+    its factors, `full` that at which nothing is cut off. `coefficients` by term where factors are
+    concatenated (a term with coefficient 0 is left out), None for an SVD.
     """
 
     name: str
+    module: str
     rank: int
     full: int
     size: int
     coefficients: Mapping[int, float] | None
-
-    @property
-    def module(self) -> str:
-        """Name of the module that holds the tensor."""
-        return self.name.removesuffix(_WEIGHT)
 
     @property
     def is_exact(self) -> bool:
@@ -65,10 +64,12 @@ def plan_slots(request: BuildRequest, merging: Merging, lane: Lane) -> Plan:
     Raises InputError for a delta that LoRA cannot hold, or that is inexact without `output.rank`.
     """
     touched = merging.vectors.touched
-    others = [name for name in touched if _why_not(name, merging)]
-    held = [name for name in touched if not _why_not(name, merging)]
+    packed = _packed(merging.base)
+    reasons = {name: _why_not(name, merging, packed) for name in touched}
+    others = [name for name in touched if reasons[name]]
+    held = [name for name in touched if not reasons[name]]
     slots = tuple(lane.pool.map(lambda name: _slot(name, request, merging), held))
-    tallies = lane.pool.map(lambda name: _zero(name, merging), others)
+    tallies = lane.pool.map(lambda name: _zero(name, merging, reasons[name]), others)
     zero = dict(zip(others, tallies, strict=True))
     if not slots:
         why = "expected at least one matrix of a linear module in a term, found none"
@@ -76,23 +77,31 @@ def plan_slots(request: BuildRequest, merging: Merging, lane: Lane) -> Plan:
     return Plan(slots, max(1, *(slot.rank for slot in slots)), zero)
 
 
-def _why_not(name: str, merging: Merging) -> str:
+def _packed(base: Checkpoint) -> frozenset[str]:
+    """Return the matrices of experts that a running model packs into one parameter of a layer."""
+    pieces = describe(base.tensors, base.config).pieces.values()
+    return frozenset(piece.name for parts in pieces for piece in parts)
+
+
+def _why_not(name: str, merging: Merging, packed: frozenset[str]) -> str:
     """Return why LoRA cannot hold a tensor; nothing if it can, as far as name and shape tell."""
     dimensions = len(merging.vectors.shapes[name])
     if dimensions != 2:
         return f"a tensor of {dimensions} dimension{'' if dimensions == 1 else 's'}"
     if not name.endswith(_WEIGHT):
         return f"a tensor that is no module's {_WEIGHT.removeprefix('.')}"
+    if name in packed:
+        return "an expert, which transformers packs with others into one parameter"
     return "an embedding" if is_embedding(name) else ""
 
 
-def _zero(name: str, merging: Merging) -> TensorTally:
+def _zero(name: str, merging: Merging, reason: str) -> TensorTally:
     """Return the figures of a delta that must be zero."""
 
     def refuse(_block: object, delta: torch.Tensor) -> None:
         if bool(torch.count_nonzero(delta)):
             why = (
-                f"the merge changes {_why_not(name, merging)}, and a LoRA adapter holds only"
+                f"the merge changes {reason}, and a LoRA adapter holds only"
                 " matrices of linear modules; build it as a model"
             )
             raise InputError(why, tensor=name, field="output.form")
@@ -115,7 +124,8 @@ def _slot(name: str, request: BuildRequest, merging: Merging) -> Slot:
         full = min(full, sum(_rank(deltas[term]) for term in used))
     rank = full if wanted is None else min(full, wanted)
     size = sum(shape) * rank * 4
-    return Slot(name, rank, full, size, used)
+    module = merging.vectors.module(name)
+    return Slot(name, module, rank, full, size, used)
 
 
 def _linear(name: str, method: Method, request: BuildRequest) -> tuple[float, ...] | None:

@@ -198,6 +198,10 @@ class ModelTaskVector:
             raise
         self.names = frozenset(name for name in base.tensors if base.is_float(name))
 
+    def module(self, _name: str) -> str:
+        """Know no modules: a file has its own names."""
+        return ""
+
     def delta(self, name: str) -> ModelDelta:
         """Return the delta of a tensor."""
         return ModelDelta(self._model, self._base, name, self._compute, self._device)

@@ -45,6 +45,9 @@ class TaskVector(Protocol):
     def delta(self, name: str) -> Delta:
         """Return the delta of a tensor that it has."""
 
+    def module(self, name: str) -> str:
+        """Return its name of the module whose weight a tensor is; empty if it knows none."""
+
     def close(self) -> None:
         """Close its files."""
 
@@ -96,6 +99,14 @@ class TaskVectors:
     def label(self, term: int) -> str:
         """Return kind and name of a term's operand."""
         return self._vectors[term].label
+
+    def module(self, name: str) -> str:
+        """Return the name in a running model of the module whose weight a tensor is.
+
+        Files may leave out a part of it; adapters, which are made from running models, tell.
+        """
+        known = (vector.module(name) for vector in self._vectors if name in vector.names)
+        return next(filter(None, known), name.removesuffix(".weight"))
 
     def names(self, term: int) -> tuple[str, ...]:
         """Return the tensors that a term has, in byte order."""

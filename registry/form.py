@@ -40,10 +40,15 @@ def _check_model(folder: Path, base: Path) -> None:
 
 def _check_adapter(request: Mapping[str, Any], folder: Path, base: Path) -> None:
     config = read_config(folder, CONFIG)
-    targets = lora_targets(config, read_header(folder / WEIGHTS), read_model(base).shapes)
+    header = read_model(base)
+    targets = lora_targets(config, read_header(folder / WEIGHTS), header.infos, header.config)
     most = request["output"]["rank"]
     for target in targets:
-        if target.scale != 1 or (most is not None and target.rank > most):
-            found = f"rank {target.rank} and scale {target.scale:g}"
-            msg = f"tensor {target.a}: expected scale 1 and at most rank {most}, found {found}"
+        product = target.product
+        if product is None:
+            msg = f"tensor {target.tensor}: expected factors alone"
+            raise VerificationFailed(msg)
+        if product.scale != 1 or (most is not None and product.rank > most):
+            found = f"rank {product.rank} and scale {product.scale:g}"
+            msg = f"tensor {product.a}: expected scale 1 and at most rank {most}, found {found}"
             raise VerificationFailed(msg)

@@ -135,7 +135,7 @@ def _checked(root: Path, catalog: Catalog, folder: Path, wanted: Wanted) -> str:
     if wanted.kind == "base":
         findings = weights.check_base(folder)
     elif wanted.kind == "adapter":
-        findings = weights.check_adapter(folder, base.shapes if base else None, base_folder)
+        findings = weights.check_adapter(folder, base, base_folder)
     else:
         findings = weights.check_checkpoint(folder, base, base_folder)
     if findings:

@@ -15,7 +15,7 @@ import schemas
 from registry.errors import Problem
 from registry.source import Source
 from registry.spec import Catalog, Ingredient, MergeSpec, Term
-from schemas.lora import feature_beyond_factors
+from schemas.lora_config import feature_beyond_factors
 
 _CURE = "add a rank, as in rank: 32, to cut it off there, or build it as a model"
 

@@ -93,7 +93,7 @@ def _headers(one: Ingredient, root: Path, base: Ingredient | None) -> list[Findi
     base_folder = root / base.folder if base else None
     header = _read(base_folder) if base_folder else None
     if one.kind == "adapter":
-        return weights.check_adapter(folder, header.shapes if header else None, base_folder)
+        return weights.check_adapter(folder, header, base_folder)
     return weights.check_checkpoint(folder, header, base_folder)
 
 

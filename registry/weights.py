@@ -99,9 +99,9 @@ def check_checkpoint(
 
 
 def check_adapter(
-    folder: Path, base_shapes: Shapes | None, base_folder: Path | None = None
+    folder: Path, base: ModelHeader | None, base_folder: Path | None = None
 ) -> list[Finding]:
-    """Return what keeps a folder from being a LoRA adapter of a base with these shapes.
+    """Return what keeps a folder from being a LoRA adapter of `base`.
 
     Without the base's bytes only what the folder says alone is checked.
     """
@@ -111,8 +111,8 @@ def check_adapter(
         config = model.read_config(folder, lora.CONFIG)
         lora.check_config(config)
         header = read_header(folder / lora.WEIGHTS)
-        if base_shapes is not None:
-            lora.lora_targets(config, header, base_shapes)
+        if base is not None:
+            lora.lora_targets(config, header, base.infos, base.config)
         return _strays(folder)
 
     return _guarded(folder, check, lambda: _vocabulary(folder, base_folder))

@@ -9,7 +9,9 @@ library and `rfc8785` are used, so that asking a question costs no heavy import.
     header      the header of one safetensors file, held to our rules, without reading a tensor
     model       names and shapes of a model folder, single file or sharded
     plugins     methods that installed packages bring, found and read without importing them
-    lora        which base tensor an adapter's factors change, and by which scale
+    lora        which base tensors an adapter changes, and how; lora_target is the answer's form,
+                lora_config, lora_header, lora_base, lora_names, lora_fit, lora_saved and lora_ties
+                are its parts
     schedule    one number per tensor from a number or a schedule
 """
 

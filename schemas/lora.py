@@ -1,198 +1,182 @@
-"""Which base tensor an adapter's factors change, and by which scale: from config and header alone.
+"""Which base tensors an adapter changes, and how: from configuration and headers alone.
 
-Understood is plain LoRA, with rank and alpha patterns, rsLoRA and fan_in_fan_out. Every other
-feature is refused by its name, never skipped: a skipped feature would be a wrong model.
+Understood is what PEFT 0.21 writes for LoRA and can fold into its base: products of two factors on
+linear, Conv1D, convolution and embedding layers, on attention's packed projection and on packed
+experts; DoRA; biases; whole saved tensors; retrained rows of an embedding. Every other feature is
+refused by its name, never skipped: a skipped feature would be a wrong model.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from schemas.digest import ADAPTER_CONFIG
-from schemas.header import FLOATS, TensorInfo
+from schemas.header import TensorInfo
+from schemas.lora_base import describe
+from schemas.lora_config import AdapterError, check_config, rank_of, scale_of
+from schemas.lora_fit import Given, Option, choose, options
+from schemas.lora_header import B_BIAS, MAGNITUDE, Contents, Module, contents
+from schemas.lora_names import Wanted, resolve
+from schemas.lora_saved import refuse_absent, saved_targets, token_targets
+from schemas.lora_target import LoraTarget, Product, Saved, Vector
+from schemas.lora_ties import join_twins, refuse_one_side
 
 CONFIG = ADAPTER_CONFIG
 WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."
-_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-
-_UNDERSTOOD = frozenset({
-    "peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out",
-    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-    "bias", "init_lora_weights",
-})  # fmt: skip
-# Facts that change no number of the folded weight.
-_HARMLESS = frozenset({
-    "base_model_name_or_path", "revision", "task_type", "inference_mode", "lora_dropout",
-    "peft_version", "runtime_config", "qalora_group_size",
-    "megatron_core",  # PEFT always writes this module's name; only megatron_config makes it count
-})  # fmt: skip
-_CODE = ("auto_map", "auto_mapping", "trust_remote_code")
-# Features whose delta is no product of the two factors alone, understood by us or not.
-_BEYOND = (
-    "use_dora", "lora_bias", "modules_to_save", "target_parameters", "trainable_token_indices",
-)  # fmt: skip
-# Initialisations that leave the base weights alone; PiSSA, OLoRA, CorDA and others change them.
-_PLAIN_INITS = (True, False, None, "gaussian", "default", "eva", "orthogonal")
-
-
-class AdapterError(ValueError):
-    """An adapter cannot be merged; `field` is a key of its config, `tensor` one of its tensors."""
-
-    def __init__(self, why: str, *, field: str = "", tensor: str = "") -> None:
-        """Say what is wrong, and with which field or tensor."""
-        super().__init__(": ".join(part for part in (field or tensor, why) if part))
-        self.why = why
-        self.field = field
-        self.tensor = tensor
-
-
-@dataclass(frozen=True, slots=True)
-class LoraTarget:
-    """One changed base tensor: its delta is `scale` · B·A, transposed if `transposed`."""
-
-    name: str
-    a: str
-    b: str
-    scale: float
-    rank: int
-    transposed: bool
 
 
 def lora_targets(
     config: Mapping[str, Any],
     header: Mapping[str, TensorInfo],
-    base_shapes: Mapping[str, tuple[int, ...]],
+    base_tensors: Mapping[str, TensorInfo],
+    base_config: Mapping[str, Any],
 ) -> tuple[LoraTarget, ...]:
     """Return the targets of an adapter, sorted by base tensor.
 
-    Raises AdapterError for anything that is not plain LoRA on tensors that the base has.
+    Raises AdapterError for anything that is not understood, or does not fit this base.
     """
     check_config(config)
-    modules = _modules(header)
-    targets = [_target(config, header, base_shapes, module) for module in sorted(modules)]
-    if not targets:
+    given = Given(config, header, describe(base_tensors, base_config))
+    found = contents(header)
+    if not (found.modules or found.saved or found.tokens):
         raise AdapterError("expected at least one pair of lora_A and lora_B, found none")
-    return tuple(sorted(targets, key=lambda target: target.name))
+    refuse_absent(given, found)
+    names = resolve(list(_wanted(given, found)), given.base)
+    claims = [
+        *(one for module in found.modules for one in _module_targets(given, module, names)),
+        *saved_targets(given, found, names),
+        *token_targets(given, found, names),
+    ]
+    targets: dict[str, LoraTarget] = {}
+    pieces = (piece for claim in claims if claim.name for piece in _spread(claim, given))
+    for claim in pieces:
+        _refuse_integers(given, claim.name, claim.tensor)
+        known = targets.get(claim.name)
+        targets[claim.name] = _both(known, claim) if known else claim
+    refuse_one_side(given, targets)
+    join_twins(given, targets, [claim for claim in claims if not claim.name])
+    return tuple(target for _, target in sorted(targets.items()))
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """Raise AdapterError for what adapter_config.json may not hold."""
-    for key in (key for key in _CODE if config.get(key)):
-        raise AdapterError("refused: it would run code from the adapter", field=key)
-    for key, wanted, default in (("peft_type", "LORA", None), ("bias", "none", "none")):
-        if config.get(key, default) != wanted:
-            raise AdapterError(f"expected {wanted}, found {config.get(key)}", field=key)
-    _check_init(config.get("init_lora_weights", True))
-    if not _is_rank(config.get("r")):
-        raise AdapterError(f"expected a whole number from 1, found {config.get('r')}", field="r")
-    if not _is_number(alpha := config.get("lora_alpha")):
-        raise AdapterError(f"expected a number, found {alpha}", field="lora_alpha")
-    for key in ("rank_pattern", "alpha_pattern"):
-        _check_pattern(key, config.get(key) or {})
-    unknown = sorted(config.keys() - _UNDERSTOOD - _HARMLESS)
-    for key in (key for key in unknown if config[key] not in (None, False, "", [], {})):
-        why = f"this feature is not understood (value {config[key]!r})"
-        raise AdapterError(why, field=key)
+def _wanted(given: Given, found: Contents) -> Iterator[Wanted]:
+    for module in found.modules:
+        a, b = module.factors
+        names = tuple(option.name for option in options(given.config, module))
+        if not names:
+            why = f"expected the name of a parameter of {module.name}, found none"
+            raise AdapterError(why, field="target_parameters")
+        shape = (given.header[b].shape[0], *given.header[a].shape[1:])
+        yield _side(given, names, a, shape[::-1] if module.is_embedding else shape)
+        yield Wanted((f"{module.name}.bias",), a, optional=True)
+    for name, tensor in found.saved.items():
+        yield _side(given, (name,), tensor, given.header[tensor].shape)
+    for name, tensor in found.tokens.items():
+        yield Wanted((f"{name}.weight",), tensor)
 
 
-def feature_beyond_factors(config: Mapping[str, Any]) -> str:
-    """Return the key that makes a delta more than s·B·A of linear modules; nothing if none does."""
-    if config.get("bias", "none") != "none":
-        return "bias"
-    return next((key for key in _BEYOND if config.get(key)), "")
+def _side(given: Given, names: tuple[str, ...], tensor: str, shape: tuple[int, ...]) -> Wanted:
+    is_side = given.is_side(shape)
+    optional = is_side and bool(given.config.get("ensure_weight_tying"))
+    return Wanted(names, tensor, optional, is_side)
 
 
-def _check_init(init: Any) -> None:
-    if init not in _PLAIN_INITS:
-        why = f'"{init}" trains against altered base weights; convert it to plain LoRA first'
-        raise AdapterError(why, field="init_lora_weights")
+def _module_targets(given: Given, module: Module, names: Mapping[str, str]) -> Iterator[LoraTarget]:
+    a, b = module.factors
+    possible = options(given.config, module)
+    found = {option: names[option.name] for option in possible if option.name in names}
+    for name in found.values():
+        _refuse_integers(given, name, a)
+    if not found:  # the other side of a tied matrix
+        rank, scale = (of(given.config, module.name) for of in (rank_of, scale_of))
+        yield LoraTarget("", Product(a, b, scale, int(rank)), magnitude=_magnitude(given, module))
+        return
+    option, product = choose(found, module, given)
+    magnitude = _magnitude(given, module)
+    yield LoraTarget(found[option], product, magnitude=magnitude)
+    if magnitude and (product.experts or not option.is_plain):
+        raise AdapterError("PEFT has no DoRA for this parameter", tensor=magnitude)
+    if vector := _vector(given, module, option, product):
+        if f"{module.name}.bias" not in names:
+            why = f"lora_bias adds to {module.name}.bias, which the base does not have"
+            raise AdapterError(why, tensor=vector.tensor)
+        yield LoraTarget(names[f"{module.name}.bias"], vector=vector)
 
 
-def _check_pattern(key: str, pattern: Any) -> None:
-    is_good = _is_rank if key == "rank_pattern" else _is_number
-    if not isinstance(pattern, dict) or not all(is_good(value) for value in pattern.values()):
-        raise AdapterError("expected a map of module pattern to number", field=key)
-    for module in pattern:
-        if not _is_harmless(module):
-            why = f"expected a module's name or a simple pattern, found {module[:80]!r}"
-            raise AdapterError(why, field=key)
+def _magnitude(given: Given, module: Module) -> str:
+    """Return the tensor of DoRA's magnitudes, empty without DoRA."""
+    tensor = module.tensors.get(MAGNITUDE, "")
+    if not given.config.get("use_dora"):
+        if tensor:
+            raise AdapterError("expected magnitudes only with use_dora", tensor=tensor)
+        return ""
+    a, b = module.factors
+    if not tensor:
+        raise AdapterError(f"expected magnitudes beside {a}, found none", field="use_dora")
+    rows = given.header[b].shape[0]
+    if given.header[tensor].elements != rows:
+        why = f"expected {rows} magnitudes, found shape {list(given.header[tensor].shape)}"
+        raise AdapterError(why, tensor=tensor)
+    return tensor
 
 
-def _is_harmless(pattern: str) -> bool:
-    """Return whether a regular expression compiles and cannot take long on any name.
-
-    Anybody who can open a pull request can send one: repeated groups take exponential time, and
-    every repetition multiplies it by the length of a name.
-    """
-    if len(pattern) > 256 or "{" in pattern or re.search(r"\)[*+?]", pattern):
-        return False
-    if len(re.findall(r"[*+?]", pattern)) > 2:
-        return False
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError):
-        return False
-    return True
-
-
-def _is_rank(value: Any) -> bool:
-    return type(value) is int and value >= 1
+def _vector(given: Given, module: Module, option: Option, product: Product) -> Vector | None:
+    tensor = module.tensors.get(B_BIAS, "")
+    if not given.config.get("lora_bias"):
+        if tensor:
+            raise AdapterError("expected a bias of B only with lora_bias", tensor=tensor)
+        return None
+    _, b = module.factors
+    if not tensor:
+        raise AdapterError(f"expected a bias beside {b}, found none", field="lora_bias")
+    if not option.is_plain:
+        raise AdapterError("PEFT folds no lora_bias into this parameter", tensor=tensor)
+    if given.header[tensor].shape != given.header[b].shape[:1]:
+        rows, shape = given.header[b].shape[0], list(given.header[tensor].shape)
+        raise AdapterError(f"expected shape {[rows]}, found {shape}", tensor=tensor)
+    return Vector(tensor, product.scale)
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _spread(target: LoraTarget, given: Given) -> Iterator[LoraTarget]:
+    """Yield a target, or one for every matrix of the base that makes up a packed tensor."""
+    if target.name not in given.base.pieces:
+        yield target
+        return
+    _, rows, columns = given.base.shapes[target.name]
+    for piece in given.base.pieces[target.name]:
+        product, saved = target.product, target.saved
+        if product:
+            product = replace(product, expert=piece.expert, first=piece.first, last=piece.last)
+        if saved:
+            saved = Saved(saved.tensor, (piece.expert * rows + piece.first) * columns)
+        yield LoraTarget(piece.name, product, saved=saved)
 
 
-def _modules(header: Mapping[str, TensorInfo]) -> set[str]:
-    modules: set[str] = set()
-    for tensor, info in header.items():
-        match = _FACTOR.fullmatch(tensor.removeprefix(PREFIX))
-        if match is None or not tensor.startswith(PREFIX):
-            raise AdapterError("expected only lora_A and lora_B of linear modules", tensor=tensor)
-        if info.dtype not in FLOATS:
-            raise AdapterError(f"expected F32, F16 or BF16, found {info.dtype}", tensor=tensor)
-        if len(info.shape) != 2:
-            raise AdapterError(f"expected two dimensions, found {len(info.shape)}", tensor=tensor)
-        modules.add(match["module"])
-    return modules
+def _refuse_integers(given: Given, name: str, tensor: str) -> None:
+    if name not in given.base.integers:
+        return
+    why = f"the base holds integers in {name}, which are never merged"
+    if given.base.quantised:
+        why += f": it is quantised ({given.base.quantised}); name the base in full precision"
+    raise AdapterError(why, tensor=tensor)
 
 
-def _target(
-    config: Mapping[str, Any],
-    header: Mapping[str, TensorInfo],
-    base_shapes: Mapping[str, tuple[int, ...]],
-    module: str,
-) -> LoraTarget:
-    a, b = (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
-    for tensor, other in ((a, b), (b, a)):
-        if tensor not in header:
-            raise AdapterError(f"expected this tensor beside {other}, found none", tensor=tensor)
-    name = f"{module}.weight"
-    if name not in base_shapes:
-        raise AdapterError(f"the base has no tensor {name}", tensor=a)
-    rank = int(_matched(config.get("rank_pattern"), module, config["r"]))
-    rows, columns = header[b].shape[0], header[a].shape[1]
-    if header[a].shape[0] != rank or header[b].shape[1] != rank:
-        found = f"{header[a].shape[0]} and {header[b].shape[1]}"
-        raise AdapterError(f"expected rank {rank}, found {found}", tensor=a)
-    transposed = bool(config.get("fan_in_fan_out", False))
-    shape = (columns, rows) if transposed else (rows, columns)
-    if base_shapes[name] != shape:
-        why = f"expected a delta of shape {list(base_shapes[name])} for {name}, found {list(shape)}"
-        raise AdapterError(why, tensor=a)
-    alpha = _matched(config.get("alpha_pattern"), module, config["lora_alpha"])
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return LoraTarget(name, a, b, scale, rank, transposed)
+def _both(known: LoraTarget, claim: LoraTarget) -> LoraTarget:
+    for part in ("product", "vector", "saved"):
+        if getattr(known, part) and getattr(claim, part):
+            why = f"{claim.name} is changed by {known.tensor} too"
+            raise AdapterError(why, tensor=claim.tensor)
+    if known.tokens or claim.tokens:
+        why = f"retrained rows of {claim.name} and another change of it are not understood"
+        raise AdapterError(why, tensor=claim.tensor)
+    return LoraTarget(
+        claim.name,
+        known.product or claim.product,
+        known.vector or claim.vector,
+        known.saved or claim.saved,
+        known.magnitude or claim.magnitude,
+    )
 
 
-def _matched(pattern: Mapping[str, float] | None, module: str, default: float) -> float:
-    # PEFT's rule: the first key that matches the end of the module's name, on a dot.
-    for key, value in (pattern or {}).items():
-        if re.fullmatch(rf"(.*\.)?({key})", module):
-            return value
-    return default
+__all__ = ["CONFIG", "WEIGHTS", "AdapterError", "LoraTarget", "check_config", "lora_targets"]

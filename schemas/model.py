@@ -44,6 +44,11 @@ class ModelHeader:
     config: Mapping[str, Any]
 
     @property
+    def infos(self) -> dict[str, TensorInfo]:
+        """Header entry of every tensor by name."""
+        return {name: located.info for name, located in self.tensors.items()}
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor by name."""
         return {name: located.info.shape for name, located in self.tensors.items()}

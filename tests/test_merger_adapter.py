@@ -78,9 +78,12 @@ def test_rank_pattern_and_rslora_decide_the_scale(base: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        ({"use_dora": True}, "use_dora: this feature is not understood"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save: this feature is not understood"),
-        ({"bias": "all"}, "bias: expected none, found all"),
+        ({"use_dora": True}, "use_dora: expected magnitudes beside"),
+        (
+            {"modules_to_save": ["norm"]},
+            "modules_to_save: expected saved tensors of norm, found none",
+        ),
+        ({"bias": "some"}, "bias: expected none, all or lora_only, found some"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),
         ({"auto_mapping": {"a": "b"}}, "auto_mapping: refused"),
         ({"peft_type": "IA3"}, "peft_type: expected LORA, found IA3"),

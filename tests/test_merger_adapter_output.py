@@ -415,17 +415,27 @@ def test_a_delta_beyond_the_compute_type_is_refused_before_its_svd(
 
 
 def test_an_adapter_of_an_embedding_alone_leaves_nothing_to_write(
-    world: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    folder = tiny.tiny_adapter(
-        tmp_path / "e", base=world / "base", seed=6, targets=("embed_tokens",)
-    )
+    base = tiny.tiny_base(tmp_path / "base", tied=False)
+    folder = tiny.tiny_adapter(tmp_path / "e", base=base, seed=6, targets=("embed_tokens",))
+    path = folder / "adapter_model.safetensors"
+    # PEFT's own names for the factors of an embedding, which is stored (in, out).
+    (a, b), prefix = tiny.read_safetensors(path).values(), "base_model.model.model.embed_tokens"
+    named = {f"{prefix}.lora_embedding_A": _turned(b), f"{prefix}.lora_embedding_B": _turned(a)}
+    tiny.write_raw(path, named)
 
-    changed = refusal(tmp_path / "a", world / "base", [TermOf(folder)], artifact=adapter())
-    empty = refusal(tmp_path / "b", world / "base", [TermOf(folder, 0.0)], artifact=adapter())
+    changed = refusal(tmp_path / "a", base, [TermOf(folder)], artifact=adapter())
+    empty = refusal(tmp_path / "b", base, [TermOf(folder, 0.0)], artifact=adapter())
 
     assert changed.tensor == "model.embed_tokens.weight"
     assert empty.why == "expected at least one matrix of a linear module in a term, found none"
+
+
+def _turned(tensor: tuple[str, tuple[int, ...], bytes]) -> tuple[str, tuple[int, ...], bytes]:
+    """Return a tensor of the same numbers with its two dimensions exchanged."""
+    dtype, shape, data = tensor
+    return dtype, shape[::-1], data
 
 
 @pytest.mark.parametrize(

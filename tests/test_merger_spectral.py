@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from merger.adapter import LoraDelta
+from merger.adapter_deltas import ProductDelta
 from merger.blocks import split
 from merger.errors import InputError
 from merger.methods import METHODS
@@ -136,7 +136,7 @@ class Unseen:
         return self.pair
 
 
-class Whole(LoraDelta):
+class Whole(ProductDelta):
     """The same delta, not known as a product."""
 
     def factors(self) -> None:
@@ -197,7 +197,7 @@ def test_the_low_rank_path_forms_no_delta_and_has_the_same_result(
 def test_ranks_that_fill_the_matrix_are_merged_whole(method: str) -> None:
     shape = (12, 20)
     found = pairs(shape, 6, 6)
-    deltas = {term: LoraDelta(*pair) for term, pair in enumerate(found)}
+    deltas = {term: ProductDelta(*pair) for term, pair in enumerate(found)}
 
     with pytest.raises(AssertionError, match="was formed"):
         merged(recipe(method, 2), shape, {0: Unseen(*found[0]), 1: Unseen(*found[1])})
@@ -277,9 +277,9 @@ def test_factors_whose_scale_overflows_stop_the_build(tmp_path: Path, method: st
 @pytest.mark.parametrize("method", ALL)
 def test_a_tensor_without_elements_has_a_step(method: str) -> None:
     left, right = torch.empty(0, 2), torch.empty(2, 5)
-    vectors = TaskVectors((), {NAME: (0, 5)}, lambda _name: LoraDelta(left, right))
+    vectors = TaskVectors((), {NAME: (0, 5)}, lambda _name: ProductDelta(left, right))
 
-    step = METHODS[method](recipe(method, 1), 1).step(NAME, vectors, {0: LoraDelta(left, right)})
+    step = METHODS[method](recipe(method, 1), 1).step(NAME, vectors, {0: ProductDelta(left, right)})
 
     assert step.kept is None
 

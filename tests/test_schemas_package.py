@@ -24,6 +24,7 @@ from schemas import canonical, digest, header, lora, model
 from schemas.digest import FileHash, TreeError
 from schemas.header import HeaderError, TensorInfo, read_header
 from schemas.lora import AdapterError, LoraTarget, lora_targets
+from schemas.lora_target import Product
 from schemas.model import ModelError
 from schemas.schedule import count_layers, is_embedding, layer_of, value_at
 
@@ -549,18 +550,23 @@ def factors(
     }
 
 
-SHAPES = {f"{MODULE}.weight": (3, 5), "model.layers.1.self_attn.q_proj.weight": (3, 5)}
+def base_of(**shapes: tuple[int, ...]) -> dict[str, TensorInfo]:
+    return {name: TensorInfo("F32", shape, 0, 0) for name, shape in shapes.items()}
+
+
+BASE = base_of(**{f"{MODULE}.weight": (3, 5), "model.layers.1.self_attn.q_proj.weight": (3, 5)})
 
 
 def test_a_plain_adapter_has_its_target_and_scale() -> None:
-    assert lora_targets(PLAIN, factors(), SHAPES) == (
+    assert lora_targets(PLAIN, factors(), BASE, {}) == (
         LoraTarget(
             f"{MODULE}.weight",
-            f"base_model.model.{MODULE}.lora_A.weight",
-            f"base_model.model.{MODULE}.lora_B.weight",
-            2.0,
-            2,
-            transposed=False,
+            Product(
+                f"base_model.model.{MODULE}.lora_A.weight",
+                f"base_model.model.{MODULE}.lora_B.weight",
+                2.0,
+                2,
+            ),
         ),
     )
 
@@ -568,9 +574,9 @@ def test_a_plain_adapter_has_its_target_and_scale() -> None:
 def test_targets_are_sorted_by_base_tensor() -> None:
     other = MODULE.replace("layers.0", "layers.1")
 
-    found = lora_targets(PLAIN, {**factors(other), **factors()}, SHAPES)
+    found = lora_targets(PLAIN, {**factors(other), **factors()}, BASE, {})
 
-    assert [target.name for target in found] == sorted(SHAPES)
+    assert [target.name for target in found] == sorted(BASE)
 
 
 @pytest.mark.parametrize(
@@ -589,23 +595,25 @@ def test_targets_are_sorted_by_base_tensor() -> None:
     ],
 )
 def test_the_scale_follows_config_and_patterns(config: dict[str, Any], scale: float) -> None:
-    (target,) = lora_targets(PLAIN | config, factors(), SHAPES)
+    (target,) = lora_targets(PLAIN | config, factors(), BASE, {})
 
-    assert target.scale == scale
-    assert target.rank == 2
+    assert target.product
+    assert target.product.scale == scale
+    assert target.product.rank == 2
 
 
 def test_fan_in_fan_out_transposes() -> None:
-    shapes = {f"{MODULE}.weight": (5, 3)}
+    base = base_of(**{f"{MODULE}.weight": (5, 3)})
 
-    (target,) = lora_targets(PLAIN | {"fan_in_fan_out": True}, factors(), shapes)
+    (target,) = lora_targets(PLAIN | {"fan_in_fan_out": True}, factors(), base, {})
 
-    assert target.transposed
+    assert target.product
+    assert target.product.transposed
 
 
 @pytest.mark.parametrize("value", [None, False, "", [], {}])
 def test_an_unknown_key_that_says_nothing_is_accepted(value: Any) -> None:
-    assert lora_targets(PLAIN | {"use_dora": value, "brand_new": value}, factors(), SHAPES)
+    assert lora_targets(PLAIN | {"use_dora": value, "brand_new": value}, factors(), BASE, {})
 
 
 @pytest.mark.parametrize("value", [True, False, None, "gaussian", "eva", "orthogonal"])
@@ -621,7 +629,7 @@ def test_a_plain_initialisation_is_accepted(value: Any) -> None:
         ({"trust_remote_code": True}, "trust_remote_code: refused"),
         ({"peft_type": "IA3"}, "peft_type: expected LORA, found IA3"),
         ({"peft_type": None}, "peft_type: expected LORA, found None"),
-        ({"bias": "all"}, "bias: expected none, found all"),
+        ({"bias": "some"}, "bias: expected none, all or lora_only, found some"),
         ({"init_lora_weights": "pissa"}, 'init_lora_weights: "pissa" trains against altered base'),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights"),
         ({"init_lora_weights": "olora"}, "init_lora_weights"),
@@ -642,17 +650,23 @@ def test_a_plain_initialisation_is_accepted(value: Any) -> None:
             # The last two would take exponential time, or overflow, on a name that nearly matches.
             for key in ("(", "([a-z_.0-9]+)+X", "x{99999999999}")
         ),
-        ({"use_dora": True}, "use_dora: this feature is not understood"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save: this feature is not understood"),
+        ({"use_dora": True}, "use_dora: expected magnitudes beside"),
+        (
+            {"modules_to_save": ["q_proj"]},
+            "modules_to_save: expected saved tensors of q_proj, found none",
+        ),
         ({"layer_replication": [[0, 2]]}, "layer_replication: this feature is not understood"),
         ({"megatron_config": {"a": 1}}, "megatron_config: this feature is not understood"),
-        ({"trainable_token_indices": [1]}, "trainable_token_indices: this feature"),
+        (
+            {"trainable_token_indices": [1]},
+            "trainable_token_indices: expected retrained rows, found",
+        ),
         ({"brand_new": 1}, "brand_new: this feature is not understood (value 1)"),
     ],
 )
 def test_a_config_that_is_no_plain_lora_is_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(AdapterError) as caught:
-        lora_targets(PLAIN | config, factors(), SHAPES)
+        lora_targets(PLAIN | config, factors(), BASE, {})
 
     assert str(caught.value).startswith(message)
     assert caught.value.field in config
@@ -679,7 +693,7 @@ A, B = factors()
         (renamed("lora_A", "lora_embedding_A"), "base_model.model.model.layers.0"),
         (
             factors() | {"base_model.model.lm_head.weight": factors()[A]},
-            "base_model.model.lm_head.weight: expected",
+            "base_model.model.lm_head.weight: the base has no tensor lm_head.weight",
         ),
         (
             factors() | {f"base_model.model.{MODULE}.lora_magnitude_vector": factors()[A]},
@@ -710,7 +724,7 @@ def test_tensors_that_are_no_plain_lora_are_refused(
     tensors: dict[str, TensorInfo], message: str
 ) -> None:
     with pytest.raises(AdapterError) as caught:
-        lora_targets(PLAIN, tensors, SHAPES)
+        lora_targets(PLAIN, tensors, BASE, {})
 
     assert str(caught.value).startswith(message)
 

@@ -83,6 +83,10 @@ class SparseVector:
         """Tensors that it has."""
         return frozenset(self.vectors.names(self.term))
 
+    def module(self, name: str) -> str:
+        """Return what runs under the tensor's name."""
+        return self.vectors.module(name)
+
     def delta(self, name: str) -> SparseDelta:
         """Return the sparsified delta of a tensor."""
         delta = self.vectors.delta(self.term, name)
