@@ -12,6 +12,7 @@ Read it in the direction of the data:
     reconcile             carries a plan out, through build, publish, inputs, evaluation, judge,
                           store, logbook and tracking
     lineage, report, shown  what is inside a model, as text, JSON or Markdown
+    mergekit              a file of mergekit -> a merge spec, or what stands in the way (pure)
     cli                   parsing, choosing the collaborators, one call, one print, an exit code
 
 Doors to the outside, one file each: documents (yaml), schema (jsonschema), git, store (dvc),

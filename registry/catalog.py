@@ -203,7 +203,7 @@ def _merge(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
         name=data["name"],
         base=data["base"],
         method=recipe["method"],
-        parameters=recipe.get("parameters", {}),
+        parameters=_parameters(recipe),
         terms=tuple(_term(term) for term in recipe["terms"]),
         seed=recipe.get("seed", schema.default_of("merge", ("recipe", "seed"))),
         compute=recipe.get("compute", schema.default_of("merge", ("recipe", "compute"))),
@@ -214,8 +214,17 @@ def _merge(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
         owner=data.get("owner", ""),
         labels=data.get("labels", {}),
         suspend=data.get("suspend", {}).get("reason", ""),
+        dialect=recipe.get("dialect"),
     )
     state.sources[("merge", data["name"])] = source
+
+
+def _parameters(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dialect's parameters and over them those that are written."""
+    dialect = schemas.dialects()[recipe["dialect"]] if "dialect" in recipe else {}
+    # The dialect of another method is crosscheck's finding; its parameters would only add to it.
+    fits = dialect.get("method") == recipe["method"]
+    return {**(dialect["parameters"] if fits else {}), **recipe.get("parameters", {})}
 
 
 def _term(data: Mapping[str, Any]) -> Term:

@@ -32,6 +32,7 @@ def check(catalog: Catalog, sources: Sources, broken: Collection[str]) -> list[P
         source = sources[("merge", spec.name)]
         found = _base(catalog, source, spec.base, broken)
         found += _terms(catalog, spec, source, broken)
+        found += _dialect(spec, source)
         found += _counts(spec, source)
         found += _parameters(spec, source)
         found += ranges.check(spec, source)
@@ -112,6 +113,19 @@ def _missing(
     else:
         hint = _hint(term.name, {one.name for one in same_kind}, term.kind)
         yield source.problem((*path, term.kind), f"no {term.kind} {term.name}", hint)
+
+
+def _dialect(spec: MergeSpec, source: Source) -> Iterator[Problem]:
+    if spec.dialect is None:
+        return
+    table = schemas.dialects()
+    method = table[spec.dialect]["method"]
+    if method != spec.method:
+        others = [name for name, one in table.items() if one["method"] == spec.method]
+        message = f"expected method {method} with {spec.dialect}, found {spec.method}"
+        known = f"; dialects of {spec.method}: {', '.join(others)}" if others else ""
+        hint = f"write method: {method}, or remove dialect{known}"
+        yield source.problem(("recipe", "dialect"), message, hint)
 
 
 def _counts(spec: MergeSpec, source: Source) -> Iterator[Problem]:

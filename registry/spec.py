@@ -86,7 +86,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class MergeSpec:
-    """A declared model."""
+    """A declared model; a dialect's parameters stand in `parameters` already."""
 
     name: str
     base: str
@@ -102,6 +102,7 @@ class MergeSpec:
     owner: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     suspend: str = ""
+    dialect: str | None = None
 
     @property
     def upstream(self) -> tuple[str, ...]:

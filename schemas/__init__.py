@@ -3,7 +3,8 @@
 Both `registry` and `merger` import this package and it imports neither of them. Only the standard
 library and `rfc8785` are used, so that asking a question costs no heavy import.
 
-    __init__    the JSON Schemas by name, the `numerics` version, the methods and their parameters
+    __init__    the JSON Schemas by name, the `numerics` version, the methods, their parameters and
+                the dialects
     canonical   RFC 8785 bytes of a value and their digest
     digest      tree digests of folders; which files make a model
     header      the header of one safetensors file, held to our rules, without reading a tensor
@@ -79,3 +80,15 @@ def method(name: str) -> Mapping[str, Any]:
     if (plugin := plugins.find(name)) is None:
         raise KeyError(name)
     return plugin.schema
+
+
+@cache
+def dialects() -> dict[str, dict[str, Any]]:
+    """Return the named parameter sets of other tools.
+
+    Each has `method`, `parameters` (those that differ from ours or must not follow our defaults),
+    `tool`, `version`, `tolerance` (largest absolute difference of an element, task vectors being of
+    magnitude 1), `description` and `cannot` (what no parameter expresses, and why).
+    """
+    source = resources.files(__package__).joinpath("dialects.json").read_text("utf-8")
+    return {name: facts for name, facts in json.loads(source).items() if name != "$comment"}

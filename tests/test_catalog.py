@@ -246,3 +246,33 @@ def test_a_catalog_without_settings_is_refused(tmp_path: Path) -> None:
 
     assert caught.value.problems[0].file == "catalog/registry.yaml"
     assert json.dumps(caught.value.message) == '"1 problem in 1 of 1 file"'
+
+
+def test_a_dialect_is_one_of_the_recipes_method(repository: Repository) -> None:
+    write_merge(
+        repository,
+        "foreign",
+        "  method: ties\n  dialect: dare-paper\n  parameters: {density: 0.1}\n  terms:\n"
+        "    - {adapter: formal, version: 1}\n",
+    )
+
+    assert problems(repository) == [
+        "catalog/merges/foreign.yaml:6:12: recipe.dialect: expected method dare_linear with "
+        "dare-paper, found ties\n"
+        "  hint: write method: dare_linear, or remove dialect; dialects of ties: ties-paper, "
+        "ties-mergekit, ties-peft-total, ties-peft-frequency, ties-fusionbench"
+    ]
+
+
+def test_a_dialect_brings_its_limits(repository: Repository) -> None:
+    write_merge(
+        repository,
+        "negative",
+        "  method: ties\n  dialect: ties-mergekit\n  terms:\n"
+        "    - {adapter: formal, version: 1, weight: -1}\n",
+    )
+
+    assert problems(repository) == [
+        "catalog/merges/negative.yaml:8:45: recipe.terms[0].weight: expected no negative weight "
+        "(weighted_mean divides by the sum), found -1\n  hint: combine: mean"
+    ]

@@ -45,6 +45,22 @@ def test_a_request_holds_every_default(repository: Repository) -> None:
     )
 
 
+def test_a_dialect_stands_in_for_defaults_and_its_name_is_in_no_key(
+    repository: Repository,
+) -> None:
+    file = "catalog/merges/trimmed.yaml"
+    written = "{scope: model, tie: majority, density: 0.3}"
+    repository.edit(file, "method: ties", f"method: ties\n  parameters: {written}")
+    in_full = declared(repository, "trimmed").pin({})
+    repository.edit(file, written, "{density: 0.3}\n  dialect: ties-paper")
+
+    named = declared(repository, "trimmed").pin({})
+
+    assert named["recipe"]["parameters"]["density"] == 0.3
+    assert key_of(named) == key_of(in_full)
+    assert "dialect" not in json.dumps(named)
+
+
 def test_what_changes_no_byte_is_not_in_the_request(repository: Repository) -> None:
     before = key_of(declared(repository).pin({}))
     repository.edit(

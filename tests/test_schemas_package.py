@@ -833,3 +833,30 @@ def test_layers_are_counted_from_the_highest() -> None:
 )
 def test_embeddings_are_told_from_the_head_by_name(name: str, is_input: bool) -> None:
     assert is_embedding(name) is is_input
+
+
+@pytest.mark.parametrize("name", schemas.dialects())
+def test_a_dialect_is_a_valid_set_of_parameters_of_its_method(name: str) -> None:
+    dialect = schemas.dialects()[name]
+    fragment = {
+        **schemas.methods()[dialect["method"]],
+        "$defs": schemas.load("merge")["$defs"],
+    }
+
+    Draft202012Validator(fragment).validate(dialect["parameters"])
+    assert list(dialect) == [
+        "method",
+        "parameters",
+        "tool",
+        "version",
+        "tolerance",
+        "description",
+        "cannot",
+    ]
+    assert dialect["cannot"]
+
+
+def test_the_merge_schema_knows_every_dialect() -> None:
+    recipe = schemas.load("merge")["properties"]["recipe"]["properties"]
+
+    assert recipe["dialect"]["enum"] == list(schemas.dialects())

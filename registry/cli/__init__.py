@@ -4,6 +4,7 @@
     syncing     sync
     acting      verify, export, doctor, ui
     making      init, add
+    importing   import mergekit
 
 Help texts stand here, so that `registry --help` imports nothing but click.
 """
@@ -19,6 +20,7 @@ import click
 _COMMANDS = {
     "init": ("making", "Make a new catalog repository."),
     "add": ("making", "Add a base, an adapter or a checkpoint with its digest."),
+    "import": ("importing", "Turn a mergekit file into a merge spec."),
     "validate": ("reading", "Check every file of the catalog."),
     "plan": ("reading", "Show what sync would do, and why."),
     "sync": ("syncing", "Build what is stale, store it, log it, record it."),
@@ -44,7 +46,8 @@ class _Lazy(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"registry.cli.{_COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        # `import` is no name that a function can have.
+        command: click.Command = getattr(module, {"import": "importing"}.get(cmd_name, cmd_name))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
