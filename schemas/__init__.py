@@ -10,6 +10,8 @@ library and `rfc8785` are used, so that asking a question costs no heavy import.
     model       names and shapes of a model folder, single file or sharded
     lora        which base tensor an adapter's factors change, and by which scale
     schedule    one number per tensor from a number or a schedule
+    vocabulary  the tokens of a model folder, and which tensors have a row for each of them
+    stack       layers taken from models and stacked: where each tensor of the result comes from
 """
 
 from __future__ import annotations

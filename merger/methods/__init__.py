@@ -3,6 +3,7 @@
     averages          linear
     task_arithmetic   task_arithmetic
     ties              ties
+    passthrough       passthrough
     bound             a recipe's method with its numbers, tensor by tensor
     bound_ties        the same for TIES
 
@@ -16,11 +17,13 @@ from collections.abc import Callable, Mapping
 
 from merger.methods.bound import Additive, Method
 from merger.methods.bound_ties import Ties
+from merger.methods.passthrough import Passthrough
 from merger.request import Recipe
 
 METHODS: Mapping[str, Callable[[Recipe, int], Method]] = {
     "linear": Additive,
     "task_arithmetic": Additive,
     "ties": Ties,
+    "passthrough": Passthrough,
 }
 """Name in a recipe to the method that is bound to it."""
