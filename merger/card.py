@@ -31,8 +31,8 @@ bytes:
 _BASE = "Configuration and tokenizer come from the base model."
 _UNION = """\
 Configuration and tokenizer come from the base model. Tokens that only an operand has are appended
-to it as added tokens, whole pieces: the merges of other tokenizers are not merged. A row that the
-base lacks starts from the mean of its owners' rows."""
+to it; the merges of other tokenizers are not merged, so texts are cut as the base cuts them, but
+for added tokens. A row that the base lacks starts from the mean of its owners' rows."""
 _STACK = """\
 Configuration and tokenizer come from the base model, but for the number of layers. What is read
 before the layers comes from the first slice, what follows them from the last."""

@@ -17,9 +17,7 @@ from merger.errors import InputError
 from merger.task_vector import Delta, TaskVector
 from schemas.header import TensorInfo
 from schemas.schedule import layer_of
-from schemas.stack import Origin, renumber
-
-_Signature = frozenset[tuple[str, tuple[int, ...]]]
+from schemas.stack import Origin, StackError, refuse_unlike
 
 
 class Stack:
@@ -96,30 +94,11 @@ def refuse_other_layers(model: Model, base: Model) -> None:
 
     It may have more or fewer layers than the base, each with the tensors of a layer of the base.
     """
-    mine, theirs = _outside(model), _outside(base)
-    for name in sorted(mine.keys() | theirs.keys()):
-        if mine.get(name) != theirs.get(name):
-            why = f"expected the base's {_shape(theirs.get(name))}, found {_shape(mine.get(name))}"
-            raise InputError(why, tensor=name, term=model.label)
-    known = frozenset(_layers(base).values())
-    for layer, signature in sorted(_layers(model).items()):
-        if signature not in known:
-            why = f"layer {layer} has other tensors or shapes than the layers of the base"
-            raise InputError(why, term=model.label)
-    refuse_other_integers(model, base, sorted(mine))
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "no such tensor" if shape is None else f"shape {list(shape)}"
-
-
-def _outside(model: Model) -> dict[str, tuple[int, ...]]:
-    return {n: info.shape for n, info in model.tensors.items() if layer_of(n) is None}
-
-
-def _layers(model: Model) -> dict[int, _Signature]:
-    found: dict[int, set[tuple[str, tuple[int, ...]]]] = {}
-    for name, info in model.tensors.items():
-        if (layer := layer_of(name)) is not None:
-            found.setdefault(layer, set()).add((renumber(name, 0), info.shape))
-    return {layer: frozenset(tensors) for layer, tensors in found.items()}
+    shapes, known = (
+        {name: info.shape for name, info in one.tensors.items()} for one in (model, base)
+    )
+    try:
+        refuse_unlike(shapes, known)
+    except StackError as error:
+        raise InputError(error.why, tensor=error.tensor, term=model.label) from error
+    refuse_other_integers(model, base, sorted(n for n in known if layer_of(n) is None))

@@ -23,7 +23,7 @@ from merger.stack import Stack, StackedTaskVector, refuse_other_layers
 from merger.task_vector import TaskVector, TaskVectors
 from merger.vocabulary_views import ExtendedBase, Replaced, WidenedTaskVector
 from schemas.stack import StackError, layers_of, stacked, stacked_config
-from schemas.vocabulary import TOKENIZER, with_rows
+from schemas.vocabulary import with_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,7 @@ def _merged(opened: _Opened, recipe: Recipe) -> Target:
 
     vectors = [vector(index, term) for index, term in enumerate(recipe.terms)]
     config = with_rows(opened.base.config, agreed.rows) if agreed.rows > agreed.base_rows else {}
-    files = {TOKENIZER: agreed.tokenizer} if agreed.tokenizer is not None else {}
-    return opened.target(base, vectors, config, files)
+    return opened.target(base, vectors, config, agreed.files)
 
 
 def _stacked(opened: _Opened, recipe: Recipe) -> Target:

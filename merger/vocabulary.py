@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ from merger.errors import InputError
 from merger.tokenizer import Tokenizer
 from schemas import vocabulary
 from schemas.header import TensorInfo
-from schemas.model import ModelError
+from schemas.model import ModelError, read_config
 from schemas.vocabulary import VocabularyError, VocabularyTensors
 
 LACKS = -1
@@ -32,7 +33,8 @@ class Vocabulary:
     """The rows of a result: how many, which of them are new, and where each operand has them.
 
     `places` maps a term's index to a tensor (V,) of rows in its model, -1 where it lacks one; a
-    term that is not in it has the base's rows, one to one.
+    term that is not in it has the base's rows, one to one. `files` are those of the tokenizer that
+    are not the base's.
     """
 
     tensors: frozenset[str]
@@ -40,7 +42,7 @@ class Vocabulary:
     rows: int
     added: range
     places: Mapping[int, torch.Tensor]
-    tokenizer: bytes | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def widened(self, tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
         """Return the tensors of a model with as many rows as the result."""
@@ -136,15 +138,24 @@ def unite(base: Checkpoint, models: Mapping[int, Checkpoint]) -> Vocabulary:
     _needed(own.tokens, base, tensors.rows)
     union = tokenizer.Union(own)
     rows_of = {term: _united(union, model, tensors) for term, model in models.items()}
-    added = range(union.start, union.start + len(union.entries))
+    added = range(union.start, union.stop)
     count = max(tensors.rows, added.stop)
     places = {
         term: place
         for term, rows in rows_of.items()
         if (place := _place(rows, added, tensors.rows, count)) is not None
     }
-    text = tokenizer.extended(own, union.entries) if added else None
-    return Vocabulary(tensors.names, tensors.rows, count, added, places, text)
+    files = tokenizer.extended(union, _settings(base)) if added else {}
+    return Vocabulary(tensors.names, tensors.rows, count, added, places, files)
+
+
+def _settings(base: Checkpoint) -> Mapping[str, Any]:
+    if not (base.folder / tokenizer.SETTINGS).is_file():
+        return {}
+    try:
+        return read_config(base.folder, tokenizer.SETTINGS)
+    except ModelError as error:
+        raise InputError(str(error), term=base.label) from error
 
 
 def _united(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import evaluation, keys, publish
+from registry import evaluation, keys, publish, shapes
 from registry.errors import NotNow, VerificationFailed
 from registry.keys import Artifact, StoredFile
 from registry.plan import Action, Change
@@ -109,15 +109,12 @@ def _checked(
         raise VerificationFailed(msg)
     base = world.catalog.base(request["base"]["name"])
     try:
-        wanted = read_model(world.root / base.folder).shapes
-        found = read_model(folder).shapes
+        wanted = read_model(world.root / base.folder)
+        found = read_model(folder)
     except (ModelError, HeaderError) as error:
         msg = f"the built model cannot be opened: {error}"
         raise VerificationFailed(msg) from error
-    if wanted != found:
-        odd = next(name for name in sorted(wanted | found) if wanted.get(name) != found.get(name))
-        msg = f"tensor {odd}: expected {wanted.get(odd)}, found {found.get(odd)}"
-        raise VerificationFailed(msg)
+    shapes.check(wanted, found, request["recipe"])
     return files
 
 

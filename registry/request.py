@@ -7,7 +7,7 @@ fills them. What is not in the request cannot influence the bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import schemas
 from registry.schema import default_of, method_parameters
 from registry.spec import Catalog, Gate, MergeSpec, Term
 from schemas import canonical
+from schemas.stack import Slice
 
 Request = Mapping[str, Any]
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -104,6 +105,10 @@ def _request(catalog: Catalog, spec: MergeSpec) -> dict[str, Any]:
     }
     if method["x-seed"]:
         recipe["seed"] = spec.seed
+    if spec.tokenizer != "base":  # left out where it is: one request for one result
+        recipe["tokenizer"] = spec.tokenizer
+    if spec.slices:
+        recipe["slices"] = _slices(spec.slices)
     return {
         "format_version": 1,
         "numerics": schemas.numerics(),
@@ -111,6 +116,18 @@ def _request(catalog: Catalog, spec: MergeSpec) -> dict[str, Any]:
         "recipe": recipe,
         "output": output(spec.output),
     }
+
+
+def _slices(slices: Sequence[Slice]) -> list[dict[str, Any]]:
+    """Return slices as plain data, neighbours that are one run of layers joined."""
+    joined: list[Slice] = []
+    for one in slices:
+        before = joined[-1] if joined else None
+        if before and (before.term, before.last) == (one.term, one.first):
+            joined[-1] = Slice(one.term, before.first, one.last)
+        else:
+            joined.append(one)
+    return [{"term": one.term, "layers": [one.first, one.last]} for one in joined]
 
 
 def _term(catalog: Catalog, term: Term) -> dict[str, Any]:
@@ -151,12 +168,14 @@ def alone(request: Request, position: int) -> dict[str, Any]:
     """Return the request of one term alone at weight 1: what retention compares with."""
     recipe = request["recipe"]
     term = {"input": recipe["terms"][position]["input"], "weight": 1.0, "parameters": {}}
+    # A term with tokens of its own can be built alone only with them.
+    kept = {key: recipe[key] for key in ("compute", "tokenizer") if key in recipe}
     return {
         **request,
         "recipe": {
             "method": "task_arithmetic",
             "parameters": method_parameters("task_arithmetic", {}),
             "terms": [term],
-            "compute": recipe["compute"],
+            **kept,
         },
     }

@@ -13,6 +13,8 @@ from typing import Any
 
 from schemas.schedule import is_embedding, layer_of
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 _PLACE = re.compile(r"^((?:.*?\.)?(?:layers|h|layer|blocks)\.)(\d+)\.")
 COUNT_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
 """Keys of config.json that state the number of layers, by architecture."""
@@ -92,6 +94,40 @@ def stacked(
 def renumber(name: str, layer: int) -> str:
     """Return the name of the same tensor in another layer."""
     return _PLACE.sub(rf"\g<1>{layer}.", name, count=1)
+
+
+def refuse_unlike(shapes: Shapes, base: Shapes) -> None:
+    """Raise StackError unless a model is the base but for the number of its layers.
+
+    Outside the layers it has the base's tensors, and each layer has those of some layer of the
+    base.
+    """
+    mine, theirs = _outside(shapes), _outside(base)
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            found, wanted = _shape(mine.get(name)), _shape(theirs.get(name))
+            raise StackError(f"expected the base's {wanted}, found {found}", name)
+    known = frozenset(_layers(base).values())
+    for layer, signature in sorted(_layers(shapes).items()):
+        if signature not in known:
+            why = f"layer {layer} has other tensors or shapes than the layers of the base"
+            raise StackError(why)
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "no such tensor" if shape is None else f"shape {list(shape)}"
+
+
+def _outside(shapes: Shapes) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if layer_of(name) is None}
+
+
+def _layers(shapes: Shapes) -> dict[int, frozenset[tuple[str, tuple[int, ...]]]]:
+    found: dict[int, set[tuple[str, tuple[int, ...]]]] = {}
+    for name, shape in shapes.items():
+        if (layer := layer_of(name)) is not None:
+            found.setdefault(layer, set()).add((renumber(name, 0), shape))
+    return {layer: frozenset(tensors) for layer, tensors in found.items()}
 
 
 def shown(one: Slice) -> str:

@@ -409,7 +409,7 @@ def test_a_union_opens_in_transformers_and_tokenises_old_and_new(
     one = retokenized(
         tmp_path / "one", tuned, pieces=("Ġcat",), added=("<|tool|>", "<|call|>"), rows=280
     )
-    two = retokenized(tmp_path / "two", tuned, added=("<|call|>", "<|müsli|>"))
+    two = retokenized(tmp_path / "two", tuned, added=("<|call|>", "<|茶|>"))
     terms = [TermOf(one, 0.5, "checkpoint"), TermOf(two, 0.5, "checkpoint")]
 
     build_union(tmp_path / "out", base, terms)
@@ -418,25 +418,50 @@ def test_a_union_opens_in_transformers_and_tokenises_old_and_new(
     assert not info["missing_keys"]
     assert not info["mismatched_keys"]
     before, after = (AutoTokenizer.from_pretrained(folder) for folder in (base, tmp_path / "out"))
-    for text in ("the thin man <|im_end|>", "concat, Katze: ümlaut\n"):
+    for text in ("the thin man <|im_end|>", "concat, Katze: ümlaut\n", "a cat"):
         assert after(text)["input_ids"] == before(text)["input_ids"]
         assert after.decode(after(text)["input_ids"]) == text
-    ids = {token: after.convert_tokens_to_ids(token) for token in after.get_added_vocab()}
-    written = json.loads((tmp_path / "out/tokenizer.json").read_text())["added_tokens"]
-    assert {one["content"]: one["id"] for one in written}.items() <= ids.items()
-    text = "a cat<|tool|><|müsli|> the"
+    new = {one: ("Ġcat", "<|tool|>", "<|call|>"), two: ("<|call|>", "<|茶|>")}
+    in_turn = sorted(new, key=merging.digest_of)  # as the terms of a symmetric method are sorted
+    order = list(dict.fromkeys(token for folder in in_turn for token in new[folder]))
+    assert [after.convert_tokens_to_ids(token) for token in order] == [266, 267, 268, 269]
+    text = "the<|tool|><|茶|> the"
     tokens = after(text, return_tensors="pt")
-    words = [" cat", "<|tool|>", "<|müsli|>"]
     assert tokens["input_ids"][0].tolist() == [
-        *before("a")["input_ids"],
-        *(ids[word] for word in words),
+        *before("the")["input_ids"],
+        TOKENS + order.index("<|tool|>"),
+        TOKENS + order.index("<|茶|>"),
         *before(" the")["input_ids"],
     ]
     assert after.decode(tokens["input_ids"][0]) == text
-    assert after.decode(tokens["input_ids"][0], skip_special_tokens=True) == "a cat the"
+    assert after.decode(tokens["input_ids"][0], skip_special_tokens=True) == "the the"
+    assert after.decode([TOKENS + order.index("Ġcat")]) == " cat"
     assert model(**tokens).logits.shape[-1] == model.config.vocab_size
     generation = "generation_config.json"
     assert (tmp_path / "out" / generation).read_bytes() == (base / generation).read_bytes()
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "not listed"])
+@pytest.mark.parametrize("kind", ["PreTrainedTokenizerFast", "GPT2Tokenizer", "Qwen2Tokenizer"])
+def test_every_class_of_tokenizer_knows_the_new_tokens(
+    tuned: Path, base: Path, tmp_path: Path, kind: str, *, listed: bool
+) -> None:
+    from transformers import AutoTokenizer
+
+    copy = shutil.copytree(base, tmp_path / "base")
+    settings = json.loads((copy / "tokenizer_config.json").read_text()) | {"tokenizer_class": kind}
+    old = {str(n): {"content": t, "special": True, **FLAGS} for n, t in enumerate(tiny._SPECIAL)}
+    settings |= {"added_tokens_decoder": old} if listed else {}
+    tiny.write_json(copy / "tokenizer_config.json", settings)
+    one = retokenized(tmp_path / "one", tuned, pieces=("Ġcat",), added=("<|tool|>",))
+
+    build_union(tmp_path / "out", copy, [TermOf(one, 1.0, "checkpoint")])
+
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokens("the<|tool|><|im_end|>")["input_ids"] == [260, 267, 2]
+    assert tokens.convert_tokens_to_ids(["Ġcat", "<|tool|>"]) == [266, 267]
+    written = (tmp_path / "out/tokenizer_config.json").read_bytes()
+    assert (written == (copy / "tokenizer_config.json").read_bytes()) == (not listed)
 
 
 def test_a_union_is_an_operand_of_the_next_union(base: Path, tuned: Path, tmp_path: Path) -> None:
@@ -447,10 +472,9 @@ def test_a_union_is_an_operand_of_the_next_union(base: Path, tuned: Path, tmp_pa
     build_union(tmp_path / "outer", base, terms)
 
     first, second = (
-        json.loads((tmp_path / name / "tokenizer.json").read_text())["added_tokens"]
-        for name in ("inner", "outer")
+        json.loads((tmp_path / n / "tokenizer.json").read_text()) for n in ("inner", "outer")
     )
-    assert sorted(one["content"] for one in first) == sorted(one["content"] for one in second)
+    assert first == second
     assert tiny.read_tensors(tmp_path / "outer")[EMBED].shape == (272, 16)
 
 
@@ -495,18 +519,50 @@ def test_a_token_without_a_row_is_refused(base: Path, tuned: Path, tmp_path: Pat
     )
 
 
-def test_a_tokenizer_with_holes_is_refused(base: Path, tuned: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_with_holes_keeps_all_its_ids(base: Path, tuned: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
     holed = shutil.copytree(base, tmp_path / "holed")
     data = json.loads((holed / "tokenizer.json").read_text())
     data["model"]["vocab"]["last"] = 268
     tiny.write_json(holed / "tokenizer.json", data)
     other = retokenized(tmp_path / "other", tuned, added=("<a>",))
-    term = TermOf(other, kind="checkpoint")
 
-    error = refused(tmp_path / "out", union(holed, [term]), merging.inputs_of(holed, [term]))
+    build_union(tmp_path / "out", holed, [TermOf(other, 1.0, "checkpoint")])
 
+    found = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    assert found.encode("the<a><|im_end|>").ids == [260, 269, 2]
+    assert found.token_to_id("last") == 268
+    rows = tiny.read_tensors(tmp_path / "out")[EMBED]
+    np.testing.assert_array_equal(rows[269], tiny.read_tensors(other)[EMBED][266])
+    np.testing.assert_array_equal(rows[268], tiny.read_tensors(base)[EMBED][268])
+
+
+def scored(folder: Path, pieces: Sequence[str], added: Sequence[tuple[int, str]]) -> None:
+    tokens = [{"id": number, "content": token, "special": True, **FLAGS} for number, token in added]
+    model = {"type": "Unigram", "unk_id": 0, "vocab": [[piece, -1.0] for piece in pieces]}
+    tiny.write_json(folder / "tokenizer.json", {"model": model, "added_tokens": tokens})
+
+
+def test_a_scored_vocabulary_takes_added_tokens_and_no_pieces(
+    base: Path, tuned: Path, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer
+
+    copy = shutil.copytree(base, tmp_path / "base")
+    good, bad = (shutil.copytree(tuned, tmp_path / name) for name in ("good", "bad"))
+    scored(copy, ["<unk>", "a", "b"], [(3, "<s>")])
+    scored(good, ["<unk>", "a", "b"], [(3, "<s>"), (4, "<t>")])
+    scored(bad, ["<unk>", "a", "b", "ab"], [(4, "<s>")])
+    term = TermOf(bad, kind="checkpoint")
+
+    build_union(tmp_path / "out", copy, [TermOf(good, 1.0, "checkpoint")])
+    error = refused(tmp_path / "no", union(copy, [term]), merging.inputs_of(copy, [term]))
+
+    found = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    assert found.encode("ab<s>a<t>").ids == [1, 2, 3, 1, 4]
     assert str(error) == (
-        "recipe.tokenizer: the base's tokenizer leaves ids out, so new tokens would not get theirs"
+        "recipe.tokenizer: the base's tokenizer has no place for 'ab': its pieces are a scored list"
     )
 
 
