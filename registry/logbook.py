@@ -85,6 +85,9 @@ def _params(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"w.{_operand(term).key}", _text(term["weight"])
     for name in ("form", "dtype"):
         yield f"output.{name}", request["output"][name]
+    for name in ("tokenizer", "slices"):
+        if name in recipe:
+            yield name, _text(recipe[name])
     yield "compute", recipe["compute"]
     yield "numerics", str(request["numerics"])
 

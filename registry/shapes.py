@@ -37,7 +37,7 @@ def _check_shapes(
 
 
 def _united(base: ModelHeader, found: ModelHeader) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the vocabulary's tensors with the rows that the result's config states."""
+    """Return the shapes of the vocabulary's tensors with the rows that the result's config has."""
     tensors = vocabulary.vocabulary_tensors(base.shapes, base.config)
     count = max(tensors.rows, vocabulary.rows(found.config) or 0)
     return {name: (count, *base.shapes[name][1:]) for name in tensors.names}
