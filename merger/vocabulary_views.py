@@ -100,12 +100,11 @@ class ExtendedBase:
         return round_to(total / count, self._dtype(name))
 
     def read_raw(self, name: str) -> torch.Tensor:
-        """Return all bytes of a tensor as uint8."""
-        if name not in self._vocabulary.tensors:
-            return self._base.read_raw(name)
-        info = self.tensors[name]
-        whole = Block(0, self._vocabulary.rows, info.elements // self._vocabulary.rows)
-        return self.read_block(name, whole).view(torch.uint8)
+        """Return all bytes of a tensor outside the vocabulary as uint8.
+
+        Whoever adds tokens has the vocabulary's tensors, so these are merged, never copied.
+        """
+        return self._base.read_raw(name)
 
 
 class Replaced:

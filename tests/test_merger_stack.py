@@ -13,6 +13,7 @@ import schemas
 from merger.errors import InputError
 from tests import merging, tiny
 from tests.merging import TermOf
+from tests.test_merger_vocabulary import retokenized
 
 Raw = dict[str, tuple[str, tuple[int, ...], bytes]]
 
@@ -263,6 +264,24 @@ def test_a_weight_is_refused(base: Path, adapter: TermOf, tmp_path: Path) -> Non
     error = refused(tmp_path / "out", base, [TermOf(adapter.folder, 0.5)], [(0, 0, 2)])
 
     assert error.why == "this method takes no weights"
+
+
+def test_rows_of_another_number_are_not_copied(
+    base: Path, checkpoint: TermOf, tmp_path: Path
+) -> None:
+    padded = retokenized(tmp_path / "padded", checkpoint.folder, rows=280)
+    other = retokenized(tmp_path / "other", checkpoint.folder, added=("<a>",))
+
+    rows = refused(tmp_path / "a", base, [TermOf(padded, kind="checkpoint")], [(0, 0, 4)])
+    tokens = refused(tmp_path / "b", base, [TermOf(other, kind="checkpoint")], [(0, 0, 4)])
+
+    assert str(rows) == (
+        "checkpoint padded@1: passthrough copies rows: expected as many rows of padding as in the "
+        "base"
+    )
+    assert str(tokens) == (
+        'checkpoint other@1: expected the base\'s vocabulary: only in checkpoint other@1: "<a>" (266)'
+    )
 
 
 def test_layers_unlike_those_of_the_base_are_refused(base: Path, tmp_path: Path) -> None:

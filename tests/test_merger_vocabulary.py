@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from merger import blocks
+from merger import blocks, vocabulary_views
+from merger.adapter import LoraDelta
+from merger.blocks import Block
 from merger.errors import InputError
+from merger.vocabulary import Vocabulary
 from tests import merging, tiny
 from tests.merging import TermOf
 
@@ -384,6 +388,29 @@ def test_a_tied_model_has_one_matrix_of_the_union(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[EMBED][:276], tiny.read_tensors(other)[EMBED][:276])
 
 
+def test_a_bias_of_the_output_has_a_row_per_token_too(
+    base: Path, tuned: Path, tmp_path: Path
+) -> None:
+    folders = []
+    for source, name, factor in ((base, "biased", 1), (tuned, "biased-tuned", 2)):
+        copy = shutil.copytree(source, tmp_path / name)
+        bias = np.arange(272, dtype=np.float32) * factor / 8
+        arrays = tiny.read_tensors(source) | {"lm_head.bias": bias}
+        tiny.write_safetensors(copy / "model.safetensors", arrays, dtype="float32")
+        folders.append(copy)
+    other = retokenized(
+        tmp_path / "other", folders[1], added=tuple(f"<{n}>" for n in range(8)), rows=274
+    )
+    arrays = tiny.read_tensors(other) | {"lm_head.bias": np.arange(274, dtype=np.float32) / 4}
+    tiny.write_safetensors(other / "model.safetensors", arrays, dtype="float32")
+
+    build_union(tmp_path / "out", folders[0], [TermOf(other, 1.0, "checkpoint")])
+
+    found = tiny.read_tensors(tmp_path / "out")
+    assert found["lm_head.bias"].tolist() == [number / 4 for number in range(274)]
+    assert found[HEAD].shape == (274, 16)
+
+
 def test_threads_and_memory_change_no_bit_of_a_union(
     base: Path, tuned: Path, adapter: TermOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -564,6 +591,48 @@ def test_a_scored_vocabulary_takes_added_tokens_and_no_pieces(
     assert str(error) == (
         "recipe.tokenizer: the base's tokenizer has no place for 'ab': its pieces are a scored list"
     )
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_file_of_a_tokenizer_that_is_none_is_refused(
+    base: Path, tuned: Path, tmp_path: Path, file: str
+) -> None:
+    bad = shutil.copytree(base, tmp_path / "bad")
+    (bad / file).write_text("[]")
+    term = TermOf(retokenized(tmp_path / "other", tuned, added=("<a>",)), kind="checkpoint")
+
+    error = refused(tmp_path / "out", union(bad, [term]), merging.inputs_of(bad, [term]))
+
+    assert str(error) == f"base tiny: {file}: expected a JSON object"
+
+
+def test_a_tokenizer_that_cannot_be_compared_is_refused(
+    base: Path, tuned: Path, tmp_path: Path
+) -> None:
+    bad = shutil.copytree(tuned, tmp_path / "bad")
+    (bad / "tokenizer.json").write_text('{"model": {}}')
+    term = TermOf(bad, kind="checkpoint")
+
+    error = refused(
+        tmp_path / "out", merging.request_of(base, [term]), merging.inputs_of(base, [term])
+    )
+
+    assert error.why == "tokenizer.json: model: expected model.vocab and added_tokens"
+
+
+def test_a_delta_of_an_adapter_is_zero_in_the_rows_of_added_tokens() -> None:
+    left, right = torch.arange(1.0, 13.0).reshape(6, 2), torch.ones(2, 3)
+    agreed = Vocabulary(frozenset({"e"}), 6, 9, range(4, 8), {})
+    inner = LoraDelta(left, right)
+
+    delta = vocabulary_views._WidenedDelta(inner, agreed)
+
+    expected = torch.cat([(left @ right)[:4], torch.zeros(5, 3)])
+    for first, last in ((0, 9), (0, 4), (3, 5), (5, 7), (6, 9), (8, 9)):
+        found = delta.block(Block(first, last, 3)).reshape(-1, 3)
+        assert found.tolist() == expected[first:last].tolist()
+    wide, same = delta.factors()
+    assert (wide @ same).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("value", ["base", "first", None, True])
