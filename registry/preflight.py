@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from registry import crosscheck, weights
+from registry import crosscheck, vocabulary, weights
 from registry.catalog import Loaded
 from registry.errors import Problem
 from registry.finding import Finding
@@ -56,6 +56,7 @@ def check(root: Path, loaded: Loaded, index: Index, *, with_digests: bool = True
         found += _findings(index, one, root, bases, with_vocabulary=one.id not in united)
         problems += [_problem(source, finding) for finding in found]
     problems += _other_vocabularies(root, loaded, index, bases, united)
+    problems += _impossible_unions(root, loaded, bases)
     problems += _impossible_layers(root, loaded, bases)
     problems += _impossible_sums(root, loaded, bases)
     problems += _stale_schemas(root)
@@ -169,6 +170,17 @@ def _other_vocabularies(
             for finding in _remembered(index, root, one, base, ["vocabulary"], check):
                 hint = "" if spec.slices else _UNITE
                 yield source.problem((*spec.place(number), term.kind), finding.message, hint)
+
+
+def _impossible_unions(
+    root: Path, loaded: Loaded, bases: Mapping[str, Ingredient]
+) -> Iterator[Problem]:
+    """Yield unions onto a base whose own vocabulary cannot be told."""
+    wanted = [spec for spec in loaded.catalog.merges.values() if spec.tokenizer == "union"]
+    for spec, header in _with_headers(root, bases, wanted):
+        source = loaded.sources[("merge", spec.name)]
+        for why in vocabulary.no_union(header, root / bases[spec.base].folder):
+            yield source.problem(("recipe", "tokenizer"), why)
 
 
 def _impossible_layers(

@@ -74,6 +74,17 @@ def other_rows(header: ModelHeader, base: ModelHeader) -> frozenset[str]:
     return frozenset(n for n in names if found.get(n) == (count, *wanted[n][1:]))
 
 
+def no_union(base: ModelHeader, folder: Path) -> list[str]:
+    """Return why no vocabulary can be united with that of a base in `folder`."""
+    if not (folder / TOKENIZER).is_file():
+        return [f"a union of vocabularies needs the base's {TOKENIZER}, found none"]
+    try:
+        vocabulary.vocabulary_tensors(base.shapes, base.config)
+    except VocabularyError as error:
+        return [str(error)]
+    return []
+
+
 def _check_rows(
     header: ModelHeader, base: ModelHeader, folder: Path, base_folder: Path
 ) -> list[Finding]:

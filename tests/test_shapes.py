@@ -215,6 +215,25 @@ def test_another_vocabulary_is_told_where_it_is_not_united(repository: Repositor
     assert told.endswith("hint: write `tokenizer: union` in this recipe, or leave the term out")
 
 
+def test_a_union_onto_a_base_of_unknown_vocabulary_is_told(repository: Repository) -> None:
+    terms = "  method: task_arithmetic\n  terms: [{adapter: formal, version: 1}]\n"
+    write_merge(repository, "united", terms + "  tokenizer: union\n")
+    weights = repository.root / "catalog/bases/tiny-llama/weights"
+    place = "catalog/merges/united.yaml:7:14: recipe.tokenizer: "
+
+    config = json.loads((weights / "config.json").read_text())
+    tiny.write_json(weights / "config.json", config | {"vocab_size": 7})
+    by_config = problems(repository)
+    (weights / "tokenizer.json").unlink()
+    by_tokenizer = problems(repository)
+
+    assert place + "expected embeddings of vocab_size 7 rows, found none" in by_config
+    assert (
+        place + "a union of vocabularies needs the base's tokenizer.json, found none"
+        in by_tokenizer
+    )
+
+
 @pytest.mark.slow
 def test_a_stack_and_a_union_are_synced_and_verified(repository: Repository) -> None:
     add_checkpoint(repository, "chat", "<|tool|>", "<|call|>")
