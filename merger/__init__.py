@@ -20,6 +20,9 @@ alone. The way of a request, top to bottom:
     sparsify      trim: exactly so many of the largest magnitudes
     rounding      base + delta, one rounding
     blocks        the fixed cut of a tensor that makes results independent of threads
+    adapter_output, adapter_plan, adapter_report, factorise
+                  a merge as a LoRA adapter: files, ranks and refusals, what was lost, the algebra
+    pools         threads, results in the order of the work
     writer        sharded output of a layout known beforehand, hashed while writing
     statistics    norms, cosines, sign conflict from the same pass
     card          README.md and recipe.json

@@ -25,10 +25,16 @@ to the same version of the numerics (`numerics` in it) on the same class of devi
 bytes:
 
     python -m merger build --request recipe.json --input DIGEST=FOLDER ... --output FOLDER
+"""
+_FROM_BASE = "Configuration and tokenizer come from the base model."
+_ON_BASE = """\
+The adapter is read on top of the base model, its scale is 1:
 
-{origin}"""
+    PeftModel.from_pretrained(base_model, FOLDER)
+    vllm serve BASE --enable-lora --max-lora-rank RANK --lora-modules NAME=FOLDER
 
-_BASE = "Configuration and tokenizer come from the base model."
+`adapter_config.json` has the rank (`r`). How closely the adapter holds the merged weights is in the
+build report."""
 _UNION = """\
 Configuration and tokenizer come from the base model. Tokens that only an operand has are appended
 to it; the merges of other tokenizers are not merged, so texts are cut as the base cuts them, but
@@ -46,13 +52,15 @@ def recipe_json(request: BuildRequest) -> bytes:
 def model_card(request: BuildRequest) -> bytes:
     """Return README.md: front matter for model hubs, the expression, parameters and operands."""
     recipe = request.recipe
+    is_adapter = request.output.form == "adapter"
     lines = [
         "---",
         f"base_model: {json.dumps(request.base.name)}",
-        "library_name: transformers",
+        f"library_name: {'peft' if is_adapter else 'transformers'}",
         "pipeline_tag: text-generation",
         "tags:",
         "- merge",
+        *(["- lora"] if is_adapter else []),
         f"- {json.dumps(recipe.method)}",
         "---",
         "",
@@ -60,7 +68,7 @@ def model_card(request: BuildRequest) -> bytes:
         "",
         _summary(request),
         "",
-        schemas.methods()[recipe.method]["description"],
+        schemas.method(recipe.method)["description"],
         "",
         "## Parameters",
         "",
@@ -76,7 +84,8 @@ def model_card(request: BuildRequest) -> bytes:
         "",
         "## How it was made",
         "",
-        _HOW.format(origin=_origin(recipe)),
+        _HOW,
+        _ON_BASE if is_adapter else _origin(recipe),
         "",
     ]
     return "\n".join(lines).encode()
@@ -85,7 +94,7 @@ def model_card(request: BuildRequest) -> bytes:
 def _origin(recipe: Recipe) -> str:
     if recipe.slices:
         return _STACK
-    return _UNION if recipe.tokenizer == "union" else _BASE
+    return _UNION if recipe.tokenizer == "union" else _FROM_BASE
 
 
 def _summary(request: BuildRequest) -> str:
@@ -93,8 +102,10 @@ def _summary(request: BuildRequest) -> str:
         layers = height(slices)
         return f"Layers stacked to a model of {layers}; base model `{request.base.name}`."
     count = _count(len(request.recipe.terms))
-    method = request.recipe.method
-    return f"The base model `{request.base.name}` with {count} merged onto it by `{method}`."
+    base, method = request.base.name, request.recipe.method
+    if request.output.form == "adapter":
+        return f"A LoRA adapter for the base model `{base}`: {count} merged by `{method}`."
+    return f"The base model `{base}` with {count} merged onto it by `{method}`."
 
 
 def _parameters(request: BuildRequest) -> Iterable[tuple[str, ...]]:
@@ -112,6 +123,9 @@ def _parameters(request: BuildRequest) -> Iterable[tuple[str, ...]]:
     yield "compute", _code(recipe.compute)
     dtype = request.output.dtype
     yield "dtype", "that of the base" if dtype == "base" else _code(dtype)
+    if request.output.form == "adapter":
+        rank = request.output.rank
+        yield "rank", "exact" if rank is None else f"at most {rank}"
     yield "numerics", _value(request.data["numerics"])
 
 

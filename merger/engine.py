@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +18,15 @@ from typing import Any
 
 import torch
 
-from merger import card, statistics
+from merger import adapter_output, card, pools, statistics
 from merger.checkpoint import NAMES
 from merger.errors import InputError
-from merger.methods import METHODS
+from merger.methods import bind
 from merger.request import BuildRequest
 from merger.statistics import TensorTally
 from merger.target import Target, open_target
 from merger.tensor_merge import HELD_BYTES, Merged, Merging
-from merger.writer import ArtifactWriter, Entry, Layout, WrittenFile, plan_layout
+from merger.writer import ArtifactWriter, Layout, WrittenFile, plan_layout, read_chunks
 from schemas.digest import INDEX, TreeError, is_carried, list_files, model_digest, tree_digest
 from schemas.schedule import count_layers
 
@@ -37,7 +35,6 @@ _LOG = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 
 _IN_FLIGHT_BYTES = 192 << 20  # of finished and unfinished tensors that wait to be written
-_COPY_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,6 @@ def build(
     request: BuildRequest,
     inputs: Mapping[str, Path],
     output: Path,
-    *,
     limits: Limits,
     progress: Progress,
 ) -> Built:
@@ -76,8 +72,14 @@ def build(
         target = open_target(stack, request, inputs, compute, limits.device)
         base, vectors = target.base, target.vectors
         layers = count_layers(base.tensors)
-        method = METHODS[request.recipe.method](request.recipe, layers)
+        method = bind(request.recipe, layers)
         method.check(vectors.touched)
+        held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
+        merging = Merging(base, vectors, method, compute, held)
+        if request.output.form == "adapter":
+            return _build_adapter(
+                request, target, merging, output, limits=limits, progress=progress
+            )
         layout = plan_layout(
             base.tensors,
             vectors.touched,
@@ -86,32 +88,44 @@ def build(
         )
         writer = stack.enter_context(ArtifactWriter(output))
         writer.reserve(layout.size)
-        pool = stack.enter_context(_threads(limits.threads))
+        pool = stack.enter_context(pools.threads(limits.threads))
         _LOG.info("merging %d of %d tensors", len(vectors.touched), len(base.tensors))
         method.survey(vectors, pool.map)
-        held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
-        merging = Merging(base, vectors, method, compute, held)
         ahead = min(_IN_FLIGHT_BYTES, (limits.memory_bytes or _IN_FLIGHT_BYTES) // 2)
         entries = [entry for shard in layout.shards for entry in shard.entries]
-        merged = _in_order(pool, merging.make, entries, ahead, limits.threads)
+        merged = pools.Lane(pool, limits.threads, ahead).in_order(merging.make, entries)
         tallies = _write_weights(writer, layout, merged, progress)
         _write_rest(writer, layout, request, target)
         kept = method.kept()
-    contents = {name: file.content for name, file in writer.files.items()}
     labels = [term.label for term in request.recipe.terms]
     figures = statistics.summarize(tallies, labels, kept=kept)
+    return _built(writer, figures)
+
+
+def _build_adapter(
+    request: BuildRequest,
+    target: Target,
+    merging: Merging,
+    output: Path,
+    limits: Limits,
+    progress: Progress,
+) -> Built:
+    with ArtifactWriter(output) as writer, pools.threads(limits.threads) as pool:
+        merging.method.survey(merging.vectors, pool.map)
+        ahead = min(_IN_FLIGHT_BYTES, (limits.memory_bytes or _IN_FLIGHT_BYTES) // 2)
+        lane = pools.Lane(pool, limits.threads, ahead)
+        figures = adapter_output.write(request, merging, target.source, writer, lane, progress)
+    return _built(writer, figures)
+
+
+def _built(writer: ArtifactWriter, figures: Mapping[str, Any]) -> Built:
+    contents = {name: file.content for name, file in writer.files.items()}
     return Built(writer.files, model_digest(contents), tree_digest(contents), figures)
 
 
 def _written_dtype(request: BuildRequest) -> str:
     dtype = request.output.dtype
     return "" if dtype == "base" else NAMES[getattr(torch, dtype)]
-
-
-def _threads(count: int) -> ThreadPoolExecutor:
-    # One BLAS thread each: a product then has the same bits whatever `count` is.
-    torch.set_num_threads(1)
-    return ThreadPoolExecutor(count, "merger", initializer=lambda: torch.set_num_threads(1))
 
 
 def _write_weights(
@@ -137,55 +151,24 @@ def _write_weights(
     return tallies
 
 
-def _in_order(
-    pool: ThreadPoolExecutor,
-    make: Callable[[Entry], Merged],
-    entries: Iterable[Entry],
-    budget: int,
-    threads: int,
-) -> Iterator[Merged]:
-    """Yield the tensors in order; some are made ahead, as far as the budget of bytes allows."""
-    waiting: deque[tuple[int, Future[Merged]]] = deque()
-    used = 0
-    try:
-        for entry in entries:
-            while waiting and (used + entry.size > budget or len(waiting) > 2 * threads):
-                size, future = waiting.popleft()
-                yield future.result()
-                used -= size
-            waiting.append((entry.size, pool.submit(make, entry)))
-            used += entry.size
-        while waiting:
-            yield waiting.popleft()[1].result()
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
 def _write_rest(
     writer: ArtifactWriter, layout: Layout, request: BuildRequest, target: Target
 ) -> None:
     if layout.index is not None:
         writer.write(INDEX, [layout.index])
     try:
-        carried = [path for path in list_files(target.folder) if is_carried(path)]
+        carried = [path for path in list_files(target.source.folder) if is_carried(path)]
     except TreeError as error:
         raise InputError(str(error), term=request.base.label) from error
     for path in carried:
         if path != "config.json":
             own = target.files.get(path)
-            writer.write(path, _read_chunks(target.folder / path) if own is None else [own])
+            writer.write(path, read_chunks(target.source.folder / path) if own is None else [own])
     writer.write("recipe.json", [card.recipe_json(request)])
     writer.write("README.md", [card.model_card(request)])
     # Last: a folder without config.json is no model to anybody.
-    config = (target.folder / "config.json").read_bytes()
+    config = (target.source.folder / "config.json").read_bytes()
     writer.write("config.json", [_changed_config(config, target.config, request.output.dtype)])
-
-
-def _read_chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_COPY_BYTES):
-            yield chunk
 
 
 def _changed_config(config: bytes, changes: Mapping[str, Any], dtype: str) -> bytes:

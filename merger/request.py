@@ -14,7 +14,9 @@ from typing import Any
 
 import schemas
 from merger.errors import InputError
+from schemas import plugins
 from schemas.canonical import canonical
+from schemas.plugins import PluginError
 from schemas.schedule import Scheduled
 from schemas.stack import Slice
 from schemas.stack import parse as parse_slices
@@ -24,6 +26,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DTYPES = ("base", "float32", "bfloat16", "float16")
 _VERSIONED = ("adapter", "checkpoint")
+_SEED = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
 _STACKING = "passthrough"
 _OVERRIDES = ("density", "trim_density")
 
@@ -79,16 +82,22 @@ class Recipe:
     parameters: Mapping[str, Any]
     terms: tuple[Term, ...]
     compute: str
+    seed: int | None = None
     tokenizer: str = "base"
     slices: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Type of the written tensors (`base`: each keeps its own) and the largest shard in bytes."""
+    """What is written: a model or an adapter, and its type (`base`: each tensor keeps its own).
 
+    `max_shard_size` in bytes is a model's; `rank` is an adapter's, None for exactly the delta.
+    """
+
+    form: str
     dtype: str
-    max_shard_size: int
+    max_shard_size: int = 0
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +124,24 @@ def parse(data: Any) -> BuildRequest:
     base = _operand(data["base"], "base", kinds=("base",))
     recipe, recipe_data = _recipe(data["recipe"])
     output = _output(data["output"])
+    if output.form == "adapter" and (recipe.slices or recipe.tokenizer == "union"):
+        why = "an adapter has the base's layers and tokens: no stack, no union"
+        raise InputError(why, field="output.form")
     return BuildRequest(base, recipe, output, {**data, "recipe": recipe_data})
 
 
 def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     field = "recipe"
     keys = ("method", "parameters", "terms", "compute")
-    _expect_keys(data, field, required=keys, optional=("seed", "tokenizer", "slices"))
+    optional = ("seed", "package", "tokenizer", "slices")
+    _expect_keys(data, field, required=keys, optional=optional)
     method = data["method"]
-    if method not in schemas.methods():
-        raise InputError(f"this merger has no method {method!r}", field="recipe.method")
-    schema = schemas.methods()[method]
+    schema = _method(method, data.get("package"))
     if schema["x-seed"] != ("seed" in data):
         why = "expected a seed exactly where the method uses chance"
         raise InputError(why, field="recipe.seed")
+    if schema["x-seed"]:
+        _check_parameter(data["seed"], _SEED, "recipe.seed")
     if data["compute"] not in ("float32", "float64"):
         why = f"expected float32 or float64, found {data['compute']!r}"
         raise InputError(why, field="recipe.compute")
@@ -141,7 +154,8 @@ def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     _check_terms(terms, parameters)
     slices = _slices(data, len(terms))
     tokenizer = _tokenizer(data)
-    recipe = Recipe(method, parameters, terms, data["compute"], tokenizer, slices)
+    seed = data.get("seed")
+    recipe = Recipe(method, parameters, terms, data["compute"], seed, tokenizer, slices)
     return recipe, {**data, "terms": ordered}
 
 
@@ -181,6 +195,23 @@ def _slices(data: Mapping[str, Any], terms: int) -> tuple[Slice, ...]:
     return parse_slices(slices)
 
 
+def _method(name: Any, package: Any) -> Mapping[str, Any]:
+    """Return the method's entry; of a package's method, if the very version is installed."""
+    try:
+        schema = schemas.method(name) if isinstance(name, str) else None
+    except KeyError:
+        schema = None
+    except PluginError as error:
+        raise InputError(str(error), field="recipe.method") from error
+    if schema is None:
+        raise InputError(f"this merger has no method {name!r}", field="recipe.method")
+    plugin = None if name in schemas.methods() else plugins.find(name)
+    found = plugin.pinned if plugin else None
+    if package != found:
+        raise InputError(f"expected {package}, found {found}", field="recipe.package")
+    return schema
+
+
 def _ordered(terms: Any, schema: Mapping[str, Any]) -> list[Any]:
     if not isinstance(terms, list) or len(terms) < schema["x-terms"]:
         why = f"expected a list of at least {schema['x-terms']} terms"
@@ -207,7 +238,8 @@ def _term(data: Any, index: int, schema: Mapping[str, Any]) -> Term:
         raise InputError("expected a map", field=f"{term.field}.parameters")
     for name, value in term.parameters.items():
         where = f"{term.field}.parameters.{name}"
-        if name not in _OVERRIDES or name not in schema["properties"]:
+        known = schema["properties"].get(name, {"x-per-term": False})
+        if name not in _OVERRIDES or not known.get("x-per-term", True):
             raise InputError("expected a parameter that a term may override", field=where)
         _check_parameter(value, schema["properties"][name], where)
     return term
@@ -220,13 +252,15 @@ def _check_terms(terms: tuple[Term, ...], parameters: Mapping[str, Any]) -> None
             raise InputError("expected every term once, found it twice", field=term.field)
     if parameters.get("scope") != "model":
         return
-    densities = {"recipe.parameters.density": parameters["density"]}
+    # What trims the scope; in front of it DARE drops tensor by tensor.
+    share = "trim_density" if "trim_density" in parameters else "density"
+    densities = {f"recipe.parameters.{share}": parameters[share]}
     for term in terms:
-        if "density" in term.parameters:
-            densities[f"{term.field}.parameters.density"] = term.parameters["density"]
+        if share in term.parameters:
+            densities[f"{term.field}.parameters.{share}"] = term.parameters[share]
     for field, density in densities.items():
         if isinstance(density, Mapping):
-            raise InputError("a schedule of density needs scope: tensor", field=field)
+            raise InputError(f"a schedule of {share} needs scope: tensor", field=field)
 
 
 def _operand(data: Any, field: str, *, kinds: tuple[str, ...]) -> Operand:
@@ -248,15 +282,33 @@ def _operand(data: Any, field: str, *, kinds: tuple[str, ...]) -> Operand:
 
 
 def _output(data: Any) -> Output:
+    if isinstance(data, dict) and data.get("form") == "adapter":
+        return _adapter_output(data)
     _expect_keys(data, "output", required=("form", "dtype", "max_shard_size"))
-    _expect_equal(data["form"], "model", "output.form")
-    if data["dtype"] not in _DTYPES:
-        why = f"expected one of {', '.join(_DTYPES)}, found {data['dtype']!r}"
-        raise InputError(why, field="output.dtype")
+    if data["form"] != "model":
+        why = f"expected model or adapter, found {data['form']!r}"
+        raise InputError(why, field="output.form")
+    _check_dtype(data["dtype"], _DTYPES)
     size = data["max_shard_size"]
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if type(size) is not int or size < 1:
         raise InputError("expected a number of bytes", field="output.max_shard_size")
-    return Output(data["dtype"], size)
+    return Output("model", data["dtype"], max_shard_size=size)
+
+
+def _adapter_output(data: Mapping[str, Any]) -> Output:
+    _expect_keys(data, "output", required=("form", "dtype", "rank"))
+    _check_dtype(data["dtype"], _DTYPES[1:])  # no tensor of the base is in an adapter
+    rank = data["rank"]
+    if rank is not None and (type(rank) is not int or rank < 1):
+        why = f"expected a whole number from 1 or null, found {rank!r}"
+        raise InputError(why, field="output.rank")
+    return Output("adapter", data["dtype"], rank=rank)
+
+
+def _check_dtype(dtype: Any, known: tuple[str, ...]) -> None:
+    if dtype not in known:
+        why = f"expected one of {', '.join(known)}, found {dtype!r}"
+        raise InputError(why, field="output.dtype")
 
 
 def _check_parameter(value: Any, schema: Mapping[str, Any], field: str) -> None:

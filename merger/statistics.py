@@ -5,10 +5,12 @@ in the compute dtype, between blocks in float64. Knows no file.
 
     norm            ‖τᵢ‖ of a term, before trimming, without its weight
     weighted_norm   ‖wᵢτᵢ‖
-    kept            share of a term's elements that trimming keeps (zeros count as elements)
+    kept            share of a term's elements that trimming or selecting keeps (zeros count as
+                    elements); of a random drop the expected share
     cosines         of the terms' unweighted, untrimmed task vectors; 0 if one of them is zero
     sign_conflict   elements to which at least one term adds a positive and one a negative value,
-                    as a share of those to which any term adds something (weighted, after trimming)
+                    as a share of those to which any term adds something (weighted, after trimming;
+                    without the weights where signs are elected without them)
     delta_norm      ‖result - base‖ before the rounding on write
     nonzero         share of the touched tensors' elements with a delta that is not 0
 """
@@ -108,7 +110,7 @@ def summarize(
         "terms": terms,
         "cosines": _cosines(products),
         "sign_conflict": _share(conflicts, reached),
-        "delta_norm": _figure(math.sqrt(sum(tally.squares for tally in tallies.values()))),
+        "delta_norm": figure(math.sqrt(sum(tally.squares for tally in tallies.values()))),
         "nonzero": _share(sum(tally.nonzero for tally in tallies.values()), elements),
         "tensors": {
             "columns": ["elements", "delta_norm", "nonzero", "sign_conflict", "terms", "norms"],
@@ -134,8 +136,8 @@ def _term(tallies: Mapping[str, TensorTally], term: int, label: str) -> dict[str
         "term": label,
         "tensors": tensors,
         "elements": elements,
-        "norm": _figure(math.sqrt(squares)),
-        "weighted_norm": _figure(weighted),
+        "norm": figure(math.sqrt(squares)),
+        "weighted_norm": figure(weighted),
         "kept": _share(kept, elements),
     }
 
@@ -157,7 +159,7 @@ def _cosines(products: Sequence[Sequence[float]]) -> list[list[float]]:
     def cosine(a: int, b: int) -> float:
         if norms[a] * norms[b] == 0.0:
             return 0.0
-        return 1.0 if a == b else _figure(products[a][b] / (norms[a] * norms[b]))
+        return 1.0 if a == b else figure(products[a][b] / (norms[a] * norms[b]))
 
     terms = range(len(products))
     return [[cosine(a, b) for b in terms] for a in terms]
@@ -166,17 +168,18 @@ def _cosines(products: Sequence[Sequence[float]]) -> list[list[float]]:
 def _row(tally: TensorTally) -> list[Any]:
     return [
         tally.elements,
-        _figure(math.sqrt(tally.squares)),
+        figure(math.sqrt(tally.squares)),
         _share(tally.nonzero, tally.elements),
         _share(tally.conflicts, tally.reached),
         list(tally.terms),
-        [_figure(norm) for norm in tally.norms()],
+        [figure(norm) for norm in tally.norms()],
     ]
 
 
 def _share(part: int, whole: int) -> float:
-    return _figure(part / whole) if whole else 0.0
+    return figure(part / whole) if whole else 0.0
 
 
-def _figure(value: float) -> float:
+def figure(value: float) -> float:
+    """Return a number with the digits that the report shows."""
     return float(f"{value:.{_DIGITS - 1}e}")

@@ -22,6 +22,7 @@ from merger.request import BuildRequest, Operand, Recipe, Term
 from merger.stack import Stack, StackedTaskVector, refuse_other_layers
 from merger.task_vector import TaskVector, TaskVectors
 from merger.vocabulary_views import ExtendedBase, Replaced, WidenedTaskVector
+from schemas.lora import CONFIG
 from schemas.stack import StackError, layers_of, stacked, stacked_config
 from schemas.vocabulary import with_rows
 
@@ -30,12 +31,13 @@ from schemas.vocabulary import with_rows
 class Target:
     """The result before a method runs: `base` names its tensors and what each starts from.
 
-    `config` are the fields of config.json that are not the base's, `files` whole files by name.
+    `source` is the base as it lies in its folder; `config` are the fields of config.json that are
+    not the base's, `files` whole files by name.
     """
 
     base: Model
     vectors: TaskVectors
-    folder: Path
+    source: Checkpoint
     config: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -61,7 +63,7 @@ class _Opened:
         values = TaskVectors(
             vectors, shapes, lambda name: StoredValues(base, name, self.compute, self.device)
         )
-        return Target(base, values, self.base.folder, config, files)
+        return Target(base, values, self.base, config, files)
 
 
 def open_target(
@@ -100,7 +102,8 @@ def _open(
     adapters: dict[int, LoraTaskVector] = {}
     for index, term in enumerate(request.recipe.terms):
         operand, folder = term.operand, _folder(term.operand, inputs)
-        if operand.kind == "adapter":
+        # A published merge may be an adapter too: `output.form` was its own choice.
+        if operand.kind == "adapter" or (folder / CONFIG).is_file():
             vector = LoraTaskVector(folder, operand, base=base, compute=compute, device=device)
             adapters[index] = stack.enter_context(closing(vector))
         else:

@@ -7,11 +7,12 @@ finite, in an operand or in the result, stops the build with the tensor's name.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 
+from merger.blocks import Block
 from merger.checkpoint import DTYPES, Model
 from merger.errors import InputError
 from merger.methods.bound import Method
@@ -63,24 +64,35 @@ class Merging:
         return Merged(entry, _bytes(values), None)
 
     def _merge(self, entry: Entry) -> Merged:
-        blocks = self.vectors.blocks(entry.name)
         dtype = DTYPES[entry.dtype]
         written = torch.empty(self.vectors.elements(entry.name), dtype=dtype)
-        deltas = self._hold(self.vectors.deltas(entry.name), entry.name)
-        step = self.method.step(entry.name, self.vectors, deltas)
-        tally = self._tally(entry.name, deltas, step.kept)
-        for block in blocks:
-            taus = [delta.block(block) for delta in deltas.values()]
-            values = step.values(taus, block)
-            delta = step.combine(values, block)
-            tally.add(taus, values, delta)
+
+        def add(block: Block, delta: torch.Tensor) -> None:
             base = self.base.read_block(entry.name, block).to(delta.device)
             result = apply_delta(base, delta, dtype)
             if not is_finite(result):
                 raise self._non_finite(entry, base)
             written[block.start : block.stop] = result
-        self._refuse_non_finite_terms(entry, deltas, tally)
+
+        tally = self.each_block(entry.name, add)
         return Merged(entry, _bytes(written), tally)
+
+    def each_block(self, name: str, use: Callable[[Block, torch.Tensor], None]) -> TensorTally:
+        """Hand every block of a tensor's merged delta to `use`, in order; return the figures.
+
+        Raises InputError for a term with a non-finite value, once all blocks were handed out.
+        """
+        deltas = self._hold(self.vectors.deltas(name), name)
+        step = self.method.step(name, self.vectors, deltas)
+        tally = self._tally(name, deltas, step.kept)
+        for block in self.vectors.blocks(name):
+            taus = [delta.block(block) for delta in deltas.values()]
+            values = step.values(taus, block)
+            delta = step.combine(values, block)
+            tally.add(taus, values, delta)
+            use(block, delta)
+        self._refuse_non_finite_terms(name, deltas, tally)
+        return tally
 
     def _hold(self, deltas: dict[int, Delta], name: str) -> dict[int, Delta]:
         size = self.vectors.elements(name) * len(deltas) * self.compute.itemsize
@@ -109,13 +121,13 @@ class Merging:
         return _overflow(entry)
 
     def _refuse_non_finite_terms(
-        self, entry: Entry, deltas: Mapping[int, Delta], tally: TensorTally
+        self, name: str, deltas: Mapping[int, Delta], tally: TensorTally
     ) -> None:
         # ‖τ‖² was needed anyway, and no non-finite value leaves it finite.
         for term, norm in zip(deltas, tally.norms(), strict=True):
             if not math.isfinite(norm):
                 label = self.vectors.label(term)
-                raise InputError("non-finite value", tensor=entry.name, term=label)
+                raise InputError("non-finite value", tensor=name, term=label)
 
 
 def _bytes(values: torch.Tensor) -> memoryview:

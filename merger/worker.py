@@ -118,9 +118,10 @@ def _evaluate(
     asked = order["request"]
     try:
         model, suite = inputs[asked["model"]], inputs[asked["suite"]["digest"]]
+        base = inputs[asked["base"]] if "base" in asked else None
     except KeyError as error:
         raise InputError(f"no folder was given for {error.args[0]}", field="inputs") from error
-    found = run(asked, model, suite, device=device.type, progress=progress)
+    found = run(asked, model, suite, base=base, device=device.type, progress=progress)
     return {**found, "versions": _versions(*_PACKAGES)}
 
 

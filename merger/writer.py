@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from schemas.header import FLOATS, ITEM_BYTES, TensorInfo
 from schemas.model import SINGLE
 
 _CHUNK_BYTES = 4 << 20
+_COPY_BYTES = 8 << 20
 _WAITING_CHUNKS = 16  # handed to the hashing threads and not done: bounds the memory held
 _OTHER_FILES_BYTES = 1 << 20  # recipe, card and index, in the estimate of the space needed
 
@@ -109,6 +110,12 @@ def plan_layout(
     )
 
 
+def single_file(file: str, entries: Iterable[Entry]) -> Shard:
+    """Return one file with these tensors in this order."""
+    group = tuple(entries)
+    return Shard(file, _header(group), group)
+
+
 def _entry(name: str, info: TensorInfo, dtype: str, *, is_touched: bool) -> Entry:
     written = dtype if dtype and info.dtype in FLOATS else info.dtype
     size = info.elements * ITEM_BYTES[written]
@@ -160,6 +167,13 @@ class WrittenFile:
     def content(self) -> FileHash:
         """What tree digests are made of."""
         return FileHash(self.sha256, self.size)
+
+
+def read_chunks(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file that is copied, piece by piece."""
+    with path.open("rb") as file:
+        while chunk := file.read(_COPY_BYTES):
+            yield chunk
 
 
 class ArtifactWriter:

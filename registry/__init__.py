@@ -5,6 +5,7 @@ Read it in the direction of the data:
     documents, schema     text with places -> valid data, or problems
     tree, catalog         files of the working tree or of a revision -> `spec` values
     crosscheck, preflight what one document cannot tell; what headers of weights tell
+    output_rules, form    what may be asked of an output; whether it came out in that form
     request               declarations -> build requests and their keys
     record, observation   what was built, what the store has
     plan, comparison      the difference, as ordered changes with reasons (pure)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import evaluation, keys, publish, shapes
+from registry import evaluation, form, keys, publish
 from registry.errors import NotNow, VerificationFailed
 from registry.keys import Artifact, StoredFile
 from registry.plan import Action, Change
@@ -19,8 +19,6 @@ from registry.record import BuildRecord
 from registry.request import Declaration, key_of
 from registry.world import World
 from schemas.digest import FileHash, model_digest, tree_digest
-from schemas.header import HeaderError
-from schemas.model import ModelError, read_model
 
 
 def build(world: World, change: Change) -> Result:
@@ -108,13 +106,7 @@ def _checked(
         msg = "the recipe.json that the worker wrote is not the request"
         raise VerificationFailed(msg)
     base = world.catalog.base(request["base"]["name"])
-    try:
-        wanted = read_model(world.root / base.folder)
-        found = read_model(folder)
-    except (ModelError, HeaderError) as error:
-        msg = f"the built model cannot be opened: {error}"
-        raise VerificationFailed(msg) from error
-    shapes.check(wanted, found, request["recipe"])
+    form.check(request, folder, world.root / base.folder)
     return files
 
 

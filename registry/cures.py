@@ -49,6 +49,7 @@ _ALSO_CALLED = {
     "ties-merging": "ties",
     "safetensors": "model",
     "lora": "adapter",
+    "peft": "adapter",
     "finetune": "checkpoint",
     "model": "merge",
     "alpha": "weight",

@@ -11,7 +11,7 @@ from registry import inputs, judge, keys
 from registry.keys import Artifact
 from registry.plan import gates_data
 from registry.record import Evaluation, input_label
-from registry.request import Declaration, alone, evaluation_request, key_of
+from registry.request import Declaration, alone, base_under, evaluation_request, key_of
 from registry.world import World
 from schemas import canonical
 from schemas.expression import mean_weight
@@ -68,9 +68,18 @@ def _measure(
     suite = wanted["suite"]
     place = world.root / world.catalog.suites[suite["name"]].folder
     folders = {wanted["model"]: str(folder), suite["digest"]: str(place)}
+    if "base" in wanted:
+        folders[wanted["base"]] = str(_base(world, wanted["base"]))
     report = world.run(model, _order(world, "evaluate", wanted, folders))
     keys.write_evaluation(world.store.cache, key_of(wanted), report)
     return _metrics(report)
+
+
+def _base(world: World, digest: str) -> Path:
+    """Return the verified folder of the base that an adapter is measured on."""
+    ingredients = world.catalog.ingredients.values()
+    bases = (one for one in ingredients if (one.kind, one.digest) == ("base", digest))
+    return inputs.at_hand(world, next(bases))
 
 
 def _metrics(report: Mapping[str, Any]) -> Mapping[str, float]:
@@ -96,13 +105,14 @@ def measured(
     """Return the metrics of a model that is built, measured and thrown away, never published."""
     assert suite is not None
     # The model digest is not known before it is built, so the build request stands for it.
-    key = canonical.digest({"build": key_of(request), "suite": evaluation_request(suite, "")})
+    wanted = evaluation_request(suite, "", base_under(request))
+    key = canonical.digest({"build": key_of(request), "suite": wanted})
     if known := keys.read_evaluation(world.store.cache, key):
         return _metrics(known)
     scratch = world.store.staging()
     try:
         report = build_folder(world, label, request, scratch)
-        wanted = evaluation_request(suite, report["model_digest"])
+        wanted = evaluation_request(suite, report["model_digest"], base_under(request))
         assert wanted is not None
         metrics = _measure(world, label, wanted, scratch / "model")
     finally:

@@ -83,8 +83,9 @@ def _params(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield name, _text(value)
     for term in recipe["terms"]:
         yield f"w.{_operand(term).key}", _text(term["weight"])
-    for name in ("form", "dtype"):
-        yield f"output.{name}", request["output"][name]
+    for name in ("form", "dtype", "rank"):
+        if (value := request["output"].get(name)) is not None:
+            yield f"output.{name}", _text(value)
     for name in ("tokenizer", "slices"):
         if name in recipe:
             yield name, _text(recipe[name])
@@ -111,7 +112,8 @@ def _statistics(statistics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in statistics.items():
         if isinstance(value, Mapping):
             if name != "tensors":  # hundreds of numbers: they are in the report
-                yield from ((f"{name}.{inner}", number) for inner, number in _statistics(value))
+                for inner, number in _statistics(value):
+                    yield f"{name}.{inner.removeprefix('merge.')}", number
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield (name if "." in name else f"merge.{name}"), float(value)
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from registry import crosscheck, vocabulary, weights
+from registry import crosscheck, output_rules, vocabulary, weights
 from registry.catalog import Loaded
 from registry.errors import Problem
 from registry.finding import Finding
@@ -20,7 +20,8 @@ from registry.source import Source
 from registry.spec import Ingredient, IngredientId, MergeSpec
 from schemas.digest import TreeError
 from schemas.header import HeaderError
-from schemas.model import ModelError, ModelHeader, read_model
+from schemas.lora import CONFIG
+from schemas.model import ModelError, ModelHeader, read_config, read_model
 from schemas.schedule import count_layers
 
 _UNITE = "write `tokenizer: union` in this recipe, or leave the term out"
@@ -59,6 +60,7 @@ def check(root: Path, loaded: Loaded, index: Index, *, with_digests: bool = True
     problems += _impossible_unions(root, loaded, bases)
     problems += _impossible_layers(root, loaded, bases)
     problems += _impossible_sums(root, loaded, bases)
+    problems += _inexact_adapters(root, loaded)
     problems += _stale_schemas(root)
     return Preflight(tuple(problems), tuple(absent))
 
@@ -225,6 +227,21 @@ def _with_headers(
             headers[spec.base] = _read(root / bases[spec.base].folder)
         if header := headers.get(spec.base):
             yield spec, header
+
+
+def _inexact_adapters(root: Path, loaded: Loaded) -> Iterator[Problem]:
+    """Yield specs of exact adapters that a term's adapter_config.json makes impossible."""
+
+    def read(one: Ingredient) -> Mapping[str, Any] | None:
+        try:
+            return read_config(root / one.folder, CONFIG)
+        except (ModelError, OSError):
+            return None  # not at hand, or told as the adapter's own problem
+
+    ingredients = loaded.catalog.ingredients
+    for spec in loaded.catalog.merges.values():
+        source = loaded.sources[("merge", spec.name)]
+        yield from output_rules.check_adapters(spec, source, ingredients, read)
 
 
 def _stale_schemas(root: Path) -> Iterator[Problem]:

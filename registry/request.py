@@ -14,7 +14,7 @@ from typing import Any
 import schemas
 from registry.schema import default_of, method_parameters
 from registry.spec import Catalog, Gate, MergeSpec, Term
-from schemas import canonical
+from schemas import canonical, plugins
 from schemas.stack import Slice
 
 Request = Mapping[str, Any]
@@ -46,21 +46,42 @@ class Declaration:
             is_open = source["kind"] == "merge"
             pinned = {**source, "digest": digests[source["name"]]} if is_open else source
             terms.append({**term, "input": pinned})
-        if schemas.methods()[recipe["method"]]["x-symmetric"]:
+        if schemas.method(recipe["method"])["x-symmetric"]:
             terms.sort(key=lambda term: (term["input"]["digest"], canonical.canonical(term)))
         return {**self.request, "recipe": {**recipe, "terms": terms}}
 
     def evaluation(self, model_digest: str) -> dict[str, Any] | None:
         """Return the evaluation request of the model with this digest, None without a suite."""
-        return evaluation_request(self.suite_request, model_digest)
+        return evaluation_request(self.suite_request, model_digest, base_under(self.request))
 
 
-def evaluation_request(suite: Mapping[str, Any] | None, model_digest: str) -> dict[str, Any] | None:
-    """Return the evaluation request of a model on a suite, None without a suite."""
+def evaluation_request(
+    suite: Mapping[str, Any] | None, model_digest: str, base: str | None = None
+) -> dict[str, Any] | None:
+    """Return the evaluation request of a model on a suite, None without a suite.
+
+    `base` is the digest of the base under an adapter, of which its own digest says nothing.
+    """
     if suite is None:
         return None
     version = schemas.evaluator()
-    return {"format_version": 1, "evaluator": version, "model": model_digest, "suite": dict(suite)}
+    wanted = {
+        "format_version": 1,
+        "evaluator": version,
+        "model": model_digest,
+        "suite": dict(suite),
+    }
+    return wanted if base is None else {**wanted, "base": base}
+
+
+def base_under(request: Request) -> str | None:
+    """Return the digest of the base that an adapter is read on, None for a model."""
+    return str(request["base"]["digest"]) if is_adapter(request) else None
+
+
+def is_adapter(request: Request) -> bool:
+    """Return whether a build request asks for an adapter instead of a model."""
+    return bool(request["output"]["form"] == "adapter")
 
 
 def key_of(request: Request) -> str:
@@ -95,7 +116,7 @@ def _declaration(catalog: Catalog, spec: MergeSpec, revoked: str) -> Declaration
 
 
 def _request(catalog: Catalog, spec: MergeSpec) -> dict[str, Any]:
-    method = schemas.methods()[spec.method]
+    method = schemas.method(spec.method)
     base = catalog.base(spec.base)
     recipe: dict[str, Any] = {
         "method": spec.method,
@@ -105,6 +126,8 @@ def _request(catalog: Catalog, spec: MergeSpec) -> dict[str, Any]:
     }
     if method["x-seed"]:
         recipe["seed"] = spec.seed
+    if spec.method not in schemas.methods():
+        recipe["package"] = _package(spec.method)
     if spec.tokenizer != "base":  # left out where it is: one request for one result
         recipe["tokenizer"] = spec.tokenizer
     if spec.slices:
@@ -116,6 +139,12 @@ def _request(catalog: Catalog, spec: MergeSpec) -> dict[str, Any]:
         "recipe": recipe,
         "output": output(spec.output),
     }
+
+
+def _package(method: str) -> dict[str, str]:
+    plugin = plugins.find(method)
+    assert plugin is not None, "the catalog was checked"
+    return plugin.pinned
 
 
 def _slices(slices: Sequence[Slice]) -> list[dict[str, Any]]:
@@ -142,13 +171,18 @@ def output(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the output options with defaults written out; the shard size in bytes.
 
     A dtype that is left out is `base`: each tensor keeps its type there. The base's digest
-    determines it, so the request stays complete without a look at the base's bytes.
+    determines it, so the request stays complete without a look at the base's bytes. The factors of
+    an adapter have no tensor to follow and are float32; it is one file, so it has no shards.
     """
+    form = given.get("form", default_of("merge", ("output", "form")))
+    if form == "adapter":
+        dtype = given.get("dtype", "float32")
+        return {"form": form, "dtype": dtype, "rank": given.get("rank")}
     size = given.get("max_shard_size", default_of("merge", ("output", "max_shard_size")))
     match = re.fullmatch(r"(\d+)([KMG]B)", size)
     assert match is not None, "the schema allows nothing else"
     return {
-        "form": given.get("form", default_of("merge", ("output", "form"))),
+        "form": form,
         "dtype": given.get("dtype", "base"),
         "max_shard_size": int(match[1]) * _UNITS[match[2]],
     }
@@ -165,8 +199,13 @@ def _revoked(catalog: Catalog, spec: MergeSpec, declared: Mapping[str, Declarati
 
 
 def alone(request: Request, position: int) -> dict[str, Any]:
-    """Return the request of one term alone at weight 1: what retention compares with."""
+    """Return the request of one term alone at weight 1: what retention compares with.
+
+    Always a model, since not every term alone is an adapter. Where the merge is one, it is not
+    rounded on write, so neither is this.
+    """
     recipe = request["recipe"]
+    options = output({"dtype": "float32"}) if is_adapter(request) else request["output"]
     term = {"input": recipe["terms"][position]["input"], "weight": 1.0, "parameters": {}}
     # A term with tokens of its own can be built alone only with them.
     kept = {key: recipe[key] for key in ("compute", "tokenizer") if key in recipe}
@@ -178,4 +217,5 @@ def alone(request: Request, position: int) -> dict[str, Any]:
             "terms": [term],
             **kept,
         },
+        "output": options,
     }

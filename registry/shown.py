@@ -13,9 +13,16 @@ from schemas.expression import expression
 
 
 def model(
-    catalog: Catalog, declared: Declaration | None, known: BuildRecord | None, name: str
+    catalog: Catalog,
+    declared: Declaration | None,
+    known: BuildRecord | None,
+    name: str,
+    report: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what is inside a model: as built, or as declared if it was never built."""
+    """Return what is inside a model: as built, or as declared if it was never built.
+
+    `report` is its build report, where the store has one.
+    """
     built = known.built if known else None
     request = built.request if built else declared.request if declared else None
     spec = catalog.merges.get(name)
@@ -43,6 +50,8 @@ def model(
             "seconds": built.seconds,
             "peak_bytes": built.peak_bytes,
         }
+    if adapter := (report or {}).get("statistics", {}).get("adapter"):
+        data["adapter"] = {key: value for key, value in adapter.items() if key != "tensors"}
     if known and known.evaluation:
         one = known.evaluation
         data["evaluation"] = {
@@ -77,6 +86,8 @@ def _lines(data: Mapping[str, Any]) -> Iterator[str]:
         rows.append(
             ("built in", f"{data['seconds']:.1f} s, peak {data['peak_bytes'] / 1e6:.0f} MB")
         )
+    if one := data.get("adapter"):
+        rows += _adapter(one)
     if one := data.get("evaluation"):
         rows.append((f"suite {one['suite']}", metrics_text(one["metrics"])))
         rows += [("gate", verdict) for verdict in one["verdicts"]]
@@ -88,6 +99,17 @@ def _lines(data: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"    {line}" for line in table(_operands(data)))
     if not data["is_built"]:
         yield "  not built"
+
+
+def _adapter(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    count = one["exact"] + one["inexact"]
+    cut = f"{one['inexact']} of {count} tensors cut off" if one["inexact"] else "nothing cut off"
+    yield "adapter", f"rank {one['rank']}, {cut}, {100 * one['energy']:.6g} % of the energy"
+    error = f"{one['relative_error']:.2g} of the merged delta"
+    layers = one["layers"]["rows"]
+    worst = max(layers, key=lambda layer: layers[layer][0])
+    where = f"layer {worst}" if worst.isdigit() else f"the {worst}"
+    yield "error", f"{error}; most in {where}: {layers[worst][0]:.2g}"
 
 
 def _operands(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:

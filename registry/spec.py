@@ -122,6 +122,11 @@ class MergeSpec:
         """Names of the merges that this one is made of."""
         return tuple(term.name for term in self.terms if term.kind == "merge")
 
+    @property
+    def is_adapter(self) -> bool:
+        """Whether an adapter is built instead of a model."""
+        return bool(self.output.get("form") == "adapter")
+
 
 @dataclass(frozen=True, slots=True)
 class Suite:

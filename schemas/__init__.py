@@ -8,6 +8,7 @@ library and `rfc8785` are used, so that asking a question costs no heavy import.
     digest      tree digests of folders; which files make a model
     header      the header of one safetensors file, held to our rules, without reading a tensor
     model       names and shapes of a model folder, single file or sharded
+    plugins     methods that installed packages bring, found and read without importing them
     lora        which base tensor an adapter's factors change, and by which scale
     schedule    one number per tensor from a number or a schedule
     vocabulary  the tokens of a model folder, and which tensors have a row for each of them
@@ -17,6 +18,7 @@ library and `rfc8785` are used, so that asking a question costs no heavy import.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -57,8 +59,23 @@ def methods() -> dict[str, dict[str, Any]]:
     """Return the table of methods: name to the schema of its parameters with our `x-` facts.
 
     `x-weights` says whether terms carry weights, `x-symmetric` whether their order means nothing,
+    `x-linear` (absent: no) whether the result is a sum of the deltas with fixed coefficients,
     `x-seed` whether the method uses chance, `x-terms` the least and `x-terms-max` the largest
     number of terms; `x-formula` and `x-source` are what the documentation's row says.
     """
     table: dict[str, dict[str, Any]] = load("merge")["$defs"]["methods"]
     return table
+
+
+def method(name: str) -> Mapping[str, Any]:
+    """Return the entry of one method, of ours or of an installed package.
+
+    Raises KeyError for a method that is neither, PluginError for a package's broken entry.
+    """
+    if name in methods():
+        return methods()[name]
+    from schemas import plugins  # finding packages costs 20 ms
+
+    if (plugin := plugins.find(name)) is None:
+        raise KeyError(name)
+    return plugin.schema

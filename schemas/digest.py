@@ -15,6 +15,9 @@ from schemas.canonical import digest
 _BLOCK_BYTES = 1 << 20
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
+LEGAL = ("LICENSE*", "NOTICE*")
+"""Shell patterns of the only files that an adapter carries over from its base."""
+
 CARRIED = (
     "config.json",
     "generation_config.json",
@@ -25,12 +28,13 @@ CARRIED = (
     "merges.txt",
     "*.model",
     "chat_template*",
-    "LICENSE*",
-    "NOTICE*",
+    *LEGAL,
 )
 """Shell patterns of what a merge carries over from its base; nothing else is copied."""
 
 INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+"""What an adapter's weights mean; an artifact of form model has no such file."""
 
 
 class TreeError(ValueError):
@@ -118,12 +122,20 @@ def is_carried(path: str) -> bool:
     return "/" not in path and any(fnmatchcase(path, pattern) for pattern in CARRIED)
 
 
+def is_legal(path: str) -> bool:
+    """Return whether an adapter carries the file at `path` over from its base."""
+    return "/" not in path and any(fnmatchcase(path, pattern) for pattern in LEGAL)
+
+
 def is_model_file(path: str) -> bool:
-    """Return whether `path` counts in the model digest: weights, their index, what is carried."""
+    """Return whether `path` counts in the model digest.
+
+    Weights, their index or what makes an adapter of them, and what is carried.
+    """
     is_weights = "/" not in path and path.endswith(".safetensors")
-    return is_weights or path == INDEX or is_carried(path)
+    return is_weights or path in (INDEX, ADAPTER_CONFIG) or is_carried(path)
 
 
 def model_digest(files: Mapping[str, FileHash]) -> str:
-    """Return the model digest: the tree digest of weights, index and what the base gives."""
+    """Return the model digest: the tree digest of the files that `is_model_file` takes."""
     return tree_digest({path: file for path, file in files.items() if is_model_file(path)})

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from schemas.digest import ADAPTER_CONFIG
 from schemas.header import FLOATS, TensorInfo
 
-CONFIG = "adapter_config.json"
+CONFIG = ADAPTER_CONFIG
 WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 _UNDERSTOOD = frozenset({
@@ -31,6 +32,10 @@ _HARMLESS = frozenset({
     "megatron_core",  # PEFT always writes this module's name; only megatron_config makes it count
 })  # fmt: skip
 _CODE = ("auto_map", "auto_mapping", "trust_remote_code")
+# Features whose delta is no product of the two factors alone, understood by us or not.
+_BEYOND = (
+    "use_dora", "lora_bias", "modules_to_save", "target_parameters", "trainable_token_indices",
+)  # fmt: skip
 # Initialisations that leave the base weights alone; PiSSA, OLoRA, CorDA and others change them.
 _PLAIN_INITS = (True, False, None, "gaussian", "default", "eva", "orthogonal")
 
@@ -95,6 +100,13 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise AdapterError(why, field=key)
 
 
+def feature_beyond_factors(config: Mapping[str, Any]) -> str:
+    """Return the key that makes a delta more than s·B·A of linear modules; nothing if none does."""
+    if config.get("bias", "none") != "none":
+        return "bias"
+    return next((key for key in _BEYOND if config.get(key)), "")
+
+
 def _check_init(init: Any) -> None:
     if init not in _PLAIN_INITS:
         why = f'"{init}" trains against altered base weights; convert it to plain LoRA first'
@@ -139,8 +151,8 @@ def _is_number(value: Any) -> bool:
 def _modules(header: Mapping[str, TensorInfo]) -> set[str]:
     modules: set[str] = set()
     for tensor, info in header.items():
-        match = _FACTOR.fullmatch(tensor.removeprefix(_PREFIX))
-        if match is None or not tensor.startswith(_PREFIX):
+        match = _FACTOR.fullmatch(tensor.removeprefix(PREFIX))
+        if match is None or not tensor.startswith(PREFIX):
             raise AdapterError("expected only lora_A and lora_B of linear modules", tensor=tensor)
         if info.dtype not in FLOATS:
             raise AdapterError(f"expected F32, F16 or BF16, found {info.dtype}", tensor=tensor)
@@ -156,7 +168,7 @@ def _target(
     base_shapes: Mapping[str, tuple[int, ...]],
     module: str,
 ) -> LoraTarget:
-    a, b = (f"{_PREFIX}{module}.lora_{side}.weight" for side in "AB")
+    a, b = (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
     for tensor, other in ((a, b), (b, a)):
         if tensor not in header:
             raise AdapterError(f"expected this tensor beside {other}, found none", tensor=tensor)

@@ -26,6 +26,11 @@ class TermOf:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
+def adapter(rank: int | None = None, dtype: str = "float32") -> dict[str, Any]:
+    """Return the output options of an adapter."""
+    return {"form": "adapter", "dtype": dtype, "rank": rank}
+
+
 def digest_of(folder: Path) -> str:
     return tree_digest(hash_folder(folder))
 
@@ -48,9 +53,12 @@ def request_of(
     compute: str = "float32",
     dtype: str = "base",
     max_shard_size: int = 5_000_000_000,
+    seed: int = 0,
+    artifact: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Return a build request with every default written out."""
+    chance = {"seed": seed} if schemas.methods()[method]["x-seed"] else {}
     return {
         "format_version": 1,
         "numerics": schemas.numerics(),
@@ -60,8 +68,9 @@ def request_of(
             "parameters": parameters_of(method, **parameters),
             "terms": [_term(term) for term in terms],
             "compute": compute,
+            **chance,
         },
-        "output": {"form": "model", "dtype": dtype, "max_shard_size": max_shard_size},
+        "output": artifact or {"form": "model", "dtype": dtype, "max_shard_size": max_shard_size},
     }
 
 

@@ -146,7 +146,7 @@ REFUSED: list[tuple[Change, str, str]] = [
     (put(*TERM, "input", "version", None), "recipe.terms[0].input.version", "a whole number"),
     (put(*TERM, "input", "version", True), "recipe.terms[0].input.version", "a whole number"),
     (put(*TERM, "input", "kind", "base"), "recipe.terms[0].input.kind", "expected one of adapter"),
-    (put("output", "form", "adapter"), "output.form", "expected 'model', found 'adapter'"),
+    (put("output", "form", "folder"), "output.form", "expected model or adapter, found 'folder'"),
     (put("output", "dtype", "float64"), "output.dtype", "expected one of base, float32"),
     (put("output", "max_shard_size", "5GB"), "output.max_shard_size", "a number of bytes"),
 ]

@@ -260,6 +260,20 @@ def test_slices_of_another_method_and_a_union_of_a_stack_are_refused(
         assert str(caught.value) == words
 
 
+def test_an_adapter_of_a_stack_or_a_union_is_refused(base: Path, adapter: TermOf) -> None:
+    tall = stack_request(base, [adapter], [(0, 0, 2)])
+    united = merging.request_of(base, [adapter])
+    united["recipe"]["tokenizer"] = "union"
+
+    for data in (tall, united):
+        data["output"] = {"form": "adapter", "dtype": "float32", "rank": 4}
+        with pytest.raises(InputError) as caught:
+            merging.request.parse(data)
+        assert str(caught.value) == (
+            "output.form: an adapter has the base's layers and tokens: no stack, no union"
+        )
+
+
 def test_a_weight_is_refused(base: Path, adapter: TermOf, tmp_path: Path) -> None:
     error = refused(tmp_path / "out", base, [TermOf(adapter.folder, 0.5)], [(0, 0, 2)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import schemas
-from registry import catalog
+from registry import catalog, request
 from registry.index import Index
 from registry.request import Declaration, alone, declare, key_of
 from registry.tree import WorkingTree
@@ -79,3 +79,22 @@ def test_a_term_alone_is_task_arithmetic_at_weight_1(repository: Repository) -> 
     assert single["recipe"]["parameters"] == {"lambda": 1.0, "normalize": False}
     assert [term["weight"] for term in single["recipe"]["terms"]] == [1.0]
     assert single["base"] == request["base"]
+
+
+def test_an_adapter_names_its_base_when_it_is_measured_and_is_compared_with_models() -> None:
+    digest = "sha256:" + "b" * 64
+    term = {"input": {"kind": "adapter", "name": "sql", "version": 1}, "weight": 2.0}
+    build = {
+        "base": {"kind": "base", "name": "tiny", "digest": digest},
+        "recipe": {"method": "ties", "parameters": {}, "terms": [term], "compute": "float32"},
+        "output": request.output({"form": "adapter", "rank": 8}),
+    }
+
+    assert build["output"] == {"form": "adapter", "dtype": "float32", "rank": 8}
+    assert request.output({"form": "adapter"})["rank"] is None
+    assert request.base_under(build) == digest
+    assert request.base_under({**build, "output": request.output({})}) is None
+    measured = request.evaluation_request({"name": "s"}, "sha256:a", digest)
+    assert measured is not None
+    assert measured["base"] == digest
+    assert request.alone(build, 0)["output"] == request.output({"dtype": "float32"})

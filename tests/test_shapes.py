@@ -189,6 +189,21 @@ def test_a_stack_is_an_operand_of_stacks_only(repository: Repository) -> None:
     ]
 
 
+def test_an_adapter_of_a_stack_or_a_union_is_told(repository: Repository) -> None:
+    write_merge(repository, "tall", STACK, "output: {form: adapter, rank: 4}\n")
+    terms = "  method: task_arithmetic\n  terms: [{adapter: formal, version: 1}]\n"
+    write_merge(repository, "united", terms + "  tokenizer: union\n", "output: {form: adapter}\n")
+
+    words = (
+        "output.form: an adapter has the base's layers and tokens: no stack, no union\n"
+        "  hint: build it as a model"
+    )
+    assert problems(repository) == [
+        f"catalog/merges/tall.yaml:11:16: {words}",
+        f"catalog/merges/united.yaml:8:16: {words}",
+    ]
+
+
 def test_another_vocabulary_is_told_where_it_is_not_united(repository: Repository) -> None:
     add_checkpoint(repository, "chat", "<|tool|>")
     place = "catalog/checkpoints/chat/1/checkpoint.yaml"

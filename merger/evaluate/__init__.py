@@ -4,6 +4,7 @@ Knows no recipe, no gate and no key: whether a number is good enough is judged e
 
     suite          tasks and data lines, checked
     model          a model folder opened for reading
+    adapter        an adapter folded into the model under it
     generate       greedy answers for many prompts at once
     perplexity     how surprised the model is by a text
     metrics        the table of metrics: text_match, json_match, sql_execution, pattern_share
@@ -20,6 +21,7 @@ from typing import Any
 import schemas
 from merger.evaluate import generate, metrics, perplexity
 from merger.evaluate import suite as suites
+from merger.evaluate.adapter import open_adapter
 from merger.evaluate.errors import EvaluationError
 from merger.evaluate.generate import Ask, NonFiniteLogit
 from merger.evaluate.model import Model, open_model
@@ -40,12 +42,19 @@ class _Result:
 
 
 def run(
-    request: Mapping[str, Any], model: Path, suite: Path, *, device: str, progress: Progress
+    request: Mapping[str, Any],
+    model: Path,
+    suite: Path,
+    *,
+    base: Path | None = None,
+    device: str,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Evaluate the model in folder `model` on the suite in folder `suite`.
 
-    Returns the mean score of every task (perplexity: over all tokens) in `metrics`, and id, answer
-    and score of every prompt in `prompts`. Raises EvaluationError.
+    With `base`, `model` is an adapter and `base` the folder of the model under it. Returns the mean
+    score of every task (perplexity: over all tokens) in `metrics`, and id, answer and score of
+    every prompt in `prompts`. Raises EvaluationError.
     """
     _check_versions(request)
     tasks = suites.read(request["suite"], suite)
@@ -55,7 +64,7 @@ def run(
     for place in _places(read):
         place[0].expected_text(place[1])
 
-    opened = open_model(model, device)
+    opened = open_model(model, device) if base is None else open_adapter(model, base, device)
     total = sum(len(task.prompts) for task in tasks)
     later = total - sum(len(task.prompts) for task in read)
     answers = _answers(opened, _places(asked), lambda done: progress(done, total, "prompts"))

@@ -149,11 +149,12 @@ def status(directory: Path, form: str) -> int:
 @click.pass_obj
 def show(directory: Path, model: str, form: str) -> int:
     """Show what is inside a model: expression, operands, digests, metrics, where it is logged."""
-    from registry import shown
+    from registry import keys, shown
 
     session = open_session(directory)
     known = _known(session, model)
-    data = shown.model(session.loaded.catalog, session.declared.get(model), known, model)
+    told = keys.read_report(session.store.cache, known.built.key) if known and known.built else None
+    data = shown.model(session.loaded.catalog, session.declared.get(model), known, model, told)
     click.echo(report.as_json(data) if form == "json" else shown.text(data))
     return 0
 
