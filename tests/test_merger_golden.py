@@ -83,6 +83,12 @@ BUILDS: dict[str, dict[str, Any]] = {
         "weights": (SCHEDULE, -0.5),
         "artifact": merging.adapter(dtype="bfloat16"),
     },
+    "model_stock": {"method": "model_stock", "weights": (1.0, 1.0, 1.0)},
+    "model_stock by row": {
+        "method": "model_stock",
+        "weights": (1.0, 1.0, 1.0),
+        "granularity": "row",
+    },
     "union of vocabularies": {"method": "ties", "density": 0.5, "recipe": {"tokenizer": "union"}},
     "passthrough": {
         "method": "passthrough",
