@@ -250,6 +250,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ties over the model": {"method": "ties", "density": 0.4, "scope": "model"},
     "linear": {"method": "linear"},
     "float64": {"compute": "float64"},
+    "knots": {"method": "knots"},
 }
 
 
