@@ -7,9 +7,14 @@ alone. The way of a request, top to bottom:
     worker        one work order: events, versions, device, peak memory
     request       the request as frozen values, checked against the methods' schemas
     engine        the one loop: open, lay out, merge on threads, write in order
+    target        what is made: the base's tensors, those of a union of vocabularies, a stack
     tensor_merge  one tensor of the result
     adapter       LoRA files as a task vector
     checkpoint    model folders read piece by piece; a model as a task vector
+    vocabulary    which rows the result has and where operands have them
+    vocabulary_views  models seen through these rows
+    tokenizer     the union of tokens and its tokenizer.json
+    stack         layers read from the operands that they come from
     task_vector   what every operand gives: one delta per tensor
     methods/      pure functions on tensors, one file per family
     sparsify      trim: exactly so many of the largest magnitudes

@@ -62,6 +62,7 @@ class _Making:
     """What is needed to make the factors of any tensor."""
 
     merging: Merging
+    base: Checkpoint
     plan: Plan
     dtype: torch.dtype
     transposed: bool
@@ -117,6 +118,7 @@ class _Making:
 def write(
     request: BuildRequest,
     merging: Merging,
+    base: Checkpoint,
     writer: ArtifactWriter,
     lane: Lane,
     progress: Callable[[int, int, str], None],
@@ -127,8 +129,8 @@ def write(
     """
     plan = plan_slots(request, merging, lane)
     dtype = getattr(torch, request.output.dtype)
-    transposed = merging.base.config.get("model_type") in _CONV1D
-    making = _Making(merging, plan, dtype, transposed)
+    transposed = base.config.get("model_type") in _CONV1D
+    making = _Making(merging, base, plan, dtype, transposed)
     file = single_file(WEIGHTS, _entries(making))
     writer.reserve(file.size)
     tallies = dict(plan.zero)
@@ -165,7 +167,7 @@ def _entries(making: _Making) -> list[Entry]:
 
 
 def _write_rest(writer: ArtifactWriter, request: BuildRequest, making: _Making) -> None:
-    base = making.merging.base
+    base = making.base
     try:
         legal = [path for path in list_files(base.folder) if is_legal(path)]
     except TreeError as error:

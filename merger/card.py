@@ -14,6 +14,7 @@ import schemas
 from merger.request import BuildRequest, Recipe
 from schemas.canonical import canonical
 from schemas.expression import expression
+from schemas.stack import height, shown
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -34,6 +35,13 @@ The adapter is read on top of the base model, its scale is 1:
 
 `adapter_config.json` has the rank (`r`). How closely the adapter holds the merged weights is in the
 build report."""
+_UNION = """\
+Configuration and tokenizer come from the base model. Tokens that only an operand has are appended
+to it; the merges of other tokenizers are not merged, so texts are cut as the base cuts them, but
+for added tokens. A row that the base lacks starts from the mean of its owners' rows."""
+_STACK = """\
+Configuration and tokenizer come from the base model, but for the number of layers. What is read
+before the layers comes from the first slice, what follows them from the last."""
 
 
 def recipe_json(request: BuildRequest) -> bytes:
@@ -77,13 +85,22 @@ def model_card(request: BuildRequest) -> bytes:
         "## How it was made",
         "",
         _HOW,
-        _ON_BASE if is_adapter else _FROM_BASE,
+        _ON_BASE if is_adapter else _origin(recipe),
         "",
     ]
     return "\n".join(lines).encode()
 
 
+def _origin(recipe: Recipe) -> str:
+    if recipe.slices:
+        return _STACK
+    return _UNION if recipe.tokenizer == "union" else _FROM_BASE
+
+
 def _summary(request: BuildRequest) -> str:
+    if slices := request.recipe.slices:
+        layers = height(slices)
+        return f"Layers stacked to a model of {layers}; base model `{request.base.name}`."
     count = _count(len(request.recipe.terms))
     base, method = request.base.name, request.recipe.method
     if request.output.form == "adapter":
@@ -98,6 +115,11 @@ def _parameters(request: BuildRequest) -> Iterable[tuple[str, ...]]:
         yield name, _value(value)
     if "seed" in request.data["recipe"]:
         yield "seed", _value(request.data["recipe"]["seed"])
+    if recipe.tokenizer != "base":
+        yield "tokenizer", _code(recipe.tokenizer)
+    for number, one in enumerate(recipe.slices):
+        operand = request.base if one.term is None else recipe.terms[one.term].operand
+        yield f"slice {number}", f"layers {shown(one)} of {_code(operand.short)}"
     yield "compute", _code(recipe.compute)
     dtype = request.output.dtype
     yield "dtype", "that of the base" if dtype == "base" else _code(dtype)

@@ -6,11 +6,10 @@ Knows no method.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -71,6 +70,34 @@ class TensorFile:
             done += count
 
 
+class Model(Protocol):
+    """The tensors of a model, as a build reads them: of a folder, or seen through a view of it."""
+
+    @property
+    def label(self) -> str:
+        """Name in errors."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Dtype and shape of every tensor by name; offsets mean nothing in a view."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all tensors."""
+
+    def owner(self, name: str) -> str:
+        """Return the label of the operand whose values a tensor holds."""
+
+    def is_float(self, name: str) -> bool:
+        """Return whether a tensor holds numbers that can be merged."""
+
+    def read_block(self, name: str, block: Block) -> torch.Tensor:
+        """Return the elements of a block, flat, in a dtype that holds the stored values exactly."""
+
+    def read_raw(self, name: str) -> torch.Tensor:
+        """Return all bytes of a tensor as uint8."""
+
+
 class Checkpoint:
     """An open model folder, single file or shards: its tensors by name."""
 
@@ -103,6 +130,10 @@ class Checkpoint:
         """Names of all tensors."""
         return frozenset(self.tensors)
 
+    def owner(self, _name: str) -> str:
+        """Return the model's own label."""
+        return self.label
+
     def is_float(self, name: str) -> bool:
         """Return whether a tensor holds numbers that can be merged."""
         return self.tensors[name].dtype in FLOATS
@@ -123,8 +154,8 @@ class ModelDelta:
 
     def __init__(
         self,
-        model: Checkpoint,
-        base: Checkpoint,
+        model: Model,
+        base: Model,
         name: str,
         compute: torch.dtype,
         device: torch.device,
@@ -150,9 +181,7 @@ class StoredValues:
 
     __slots__ = ("_compute", "_device", "_model", "_name")
 
-    def __init__(
-        self, model: Checkpoint, name: str, compute: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, model: Model, name: str, compute: torch.dtype, device: torch.device) -> None:
         self._model = model
         self._name = name
         self._compute = compute
@@ -173,29 +202,24 @@ class ModelTaskVector:
 
     def __init__(
         self,
-        folder: Path,
+        model: Model,
         operand: Operand,
         *,
-        base: Checkpoint,
+        base: Model,
         compute: torch.dtype,
         device: torch.device,
     ) -> None:
-        """Open the model and hold it against the base.
+        """Hold an open model against the base.
 
-        Raises InputError for another vocabulary, a missing, unknown or differently shaped tensor.
+        Raises InputError for a missing, unknown or differently shaped tensor.
         """
         self.label = operand.label
         self.digest = operand.digest
-        self._model = Checkpoint(folder, operand.label)
+        self._model = model
         self._base = base
         self._compute = compute
         self._device = device
-        try:
-            refuse_other_vocabulary(self._model, base)
-            refuse_other_tensors(self._model, base)
-        except InputError:
-            self._model.close()
-            raise
+        refuse_other_tensors(model, base)
         self.names = frozenset(name for name in base.tensors if base.is_float(name))
 
     def module(self, _name: str) -> str:
@@ -207,11 +231,10 @@ class ModelTaskVector:
         return ModelDelta(self._model, self._base, name, self._compute, self._device)
 
     def close(self) -> None:
-        """Close all files."""
-        self._model.close()
+        """Leave the files to whoever opened them."""
 
 
-def refuse_other_tensors(model: Checkpoint, base: Checkpoint) -> None:
+def refuse_other_tensors(model: Model, base: Model) -> None:
     """Raise InputError unless the model has exactly the base's tensors, integers equal too."""
     for name in sorted(model.names - base.names):
         raise InputError("the base has no such tensor", tensor=name, term=model.label)
@@ -224,6 +247,13 @@ def refuse_other_tensors(model: Checkpoint, base: Checkpoint) -> None:
         if found.shape != expected.shape:
             why = f"expected shape {list(expected.shape)}, found {list(found.shape)}"
             raise InputError(why, tensor=name, term=model.label)
+    refuse_other_integers(model, base, sorted(base.names))
+
+
+def refuse_other_integers(model: Model, base: Model, names: Iterable[str]) -> None:
+    """Raise InputError for tensors of integers that are not those of the base."""
+    for name in names:
+        found, expected = model.tensors[name], base.tensors[name]
         if model.is_float(name) and base.is_float(name):
             continue
         if found.dtype != expected.dtype:
@@ -232,33 +262,3 @@ def refuse_other_tensors(model: Checkpoint, base: Checkpoint) -> None:
         if not torch.equal(model.read_raw(name), base.read_raw(name)):
             why = "expected the integers of the base; integers are only copied, never merged"
             raise InputError(why, tensor=name, term=model.label)
-
-
-def refuse_other_vocabulary(model: Checkpoint, base: Checkpoint) -> None:
-    """Raise InputError if the model has another number of tokens or gives them other numbers."""
-    expected, found = base.config.get("vocab_size"), model.config.get("vocab_size")
-    if expected != found:
-        why = f"expected the base's vocabulary of {expected} tokens, found {found}"
-        raise InputError(why, term=model.label)
-    for file in ("tokenizer.json", "vocab.json"):
-        paths = base.folder / file, model.folder / file
-        if all(path.is_file() for path in paths) and _vocabulary(paths[0]) != _vocabulary(paths[1]):
-            why = f"expected the base's vocabulary, found other tokens in {file}"
-            raise InputError(why, term=model.label)
-
-
-def _vocabulary(path: Path) -> Any:
-    text = path.read_bytes()
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return text
-    if path.name != "tokenizer.json" or not isinstance(data, dict):
-        return data
-    model = data.get("model")
-    added = [
-        (token.get("id"), token.get("content"))
-        for token in data.get("added_tokens") or []
-        if isinstance(token, dict)
-    ]
-    return (model.get("vocab") if isinstance(model, dict) else None, added)

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,15 @@ from typing import Any
 import torch
 
 from merger import adapter_output, card, pools, statistics
-from merger.adapter import LoraTaskVector
-from merger.checkpoint import NAMES, Checkpoint, ModelTaskVector, StoredValues
+from merger.checkpoint import NAMES
 from merger.errors import InputError
 from merger.methods import bind
-from merger.request import BuildRequest, Operand
+from merger.request import BuildRequest
 from merger.statistics import TensorTally
-from merger.task_vector import TaskVector, TaskVectors
+from merger.target import Target, open_target
 from merger.tensor_merge import HELD_BYTES, Merged, Merging
 from merger.writer import ArtifactWriter, Layout, WrittenFile, plan_layout, read_chunks
 from schemas.digest import INDEX, TreeError, is_carried, list_files, model_digest, tree_digest
-from schemas.lora import CONFIG
 from schemas.schedule import count_layers
 
 _LOG = logging.getLogger(__name__)
@@ -62,7 +60,6 @@ def build(
     request: BuildRequest,
     inputs: Mapping[str, Path],
     output: Path,
-    *,
     limits: Limits,
     progress: Progress,
 ) -> Built:
@@ -71,18 +68,18 @@ def build(
     Raises InputError for an input that does not fit the request, DiskError, OSError, MemoryError.
     """
     with ExitStack() as stack:
-        base = stack.enter_context(
-            closing(Checkpoint(_folder(request.base, inputs), request.base.label))
-        )
         compute = torch.float64 if request.recipe.compute == "float64" else torch.float32
-        vectors = _open_terms(stack, request, inputs, base, compute, limits.device)
+        target = open_target(stack, request, inputs, compute, limits.device)
+        base, vectors = target.base, target.vectors
         layers = count_layers(base.tensors)
         method = bind(request.recipe, layers)
         method.check(vectors.touched)
         held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
         merging = Merging(base, vectors, method, compute, held)
         if request.output.form == "adapter":
-            return _build_adapter(request, merging, output, limits, progress)
+            return _build_adapter(
+                request, target, merging, output, limits=limits, progress=progress
+            )
         layout = plan_layout(
             base.tensors,
             vectors.touched,
@@ -98,7 +95,7 @@ def build(
         entries = [entry for shard in layout.shards for entry in shard.entries]
         merged = pools.Lane(pool, limits.threads, ahead).in_order(merging.make, entries)
         tallies = _write_weights(writer, layout, merged, progress)
-        _write_rest(writer, layout, request, base)
+        _write_rest(writer, layout, request, target)
         kept = method.kept()
     labels = [term.label for term in request.recipe.terms]
     figures = statistics.summarize(tallies, labels, kept=kept)
@@ -106,45 +103,24 @@ def build(
 
 
 def _build_adapter(
-    request: BuildRequest, merging: Merging, output: Path, limits: Limits, progress: Progress
+    request: BuildRequest,
+    target: Target,
+    merging: Merging,
+    output: Path,
+    limits: Limits,
+    progress: Progress,
 ) -> Built:
     with ArtifactWriter(output) as writer, pools.threads(limits.threads) as pool:
         merging.method.survey(merging.vectors, pool.map)
         ahead = min(_IN_FLIGHT_BYTES, (limits.memory_bytes or _IN_FLIGHT_BYTES) // 2)
         lane = pools.Lane(pool, limits.threads, ahead)
-        figures = adapter_output.write(request, merging, writer, lane, progress)
+        figures = adapter_output.write(request, merging, target.source, writer, lane, progress)
     return _built(writer, figures)
 
 
 def _built(writer: ArtifactWriter, figures: Mapping[str, Any]) -> Built:
     contents = {name: file.content for name, file in writer.files.items()}
     return Built(writer.files, model_digest(contents), tree_digest(contents), figures)
-
-
-def _folder(operand: Operand, inputs: Mapping[str, Path]) -> Path:
-    if operand.digest not in inputs:
-        raise InputError(f"no folder was given for {operand.digest}", term=operand.label)
-    return inputs[operand.digest]
-
-
-def _open_terms(
-    stack: ExitStack,
-    request: BuildRequest,
-    inputs: Mapping[str, Path],
-    base: Checkpoint,
-    compute: torch.dtype,
-    device: torch.device,
-) -> TaskVectors:
-    vectors: list[TaskVector] = []
-    for term in request.recipe.terms:
-        folder = _folder(term.operand, inputs)
-        # A published merge may be an adapter too: `output.form` was its own choice.
-        is_adapter = term.operand.kind == "adapter" or (folder / CONFIG).is_file()
-        kind = LoraTaskVector if is_adapter else ModelTaskVector
-        vector = kind(folder, term.operand, base=base, compute=compute, device=device)
-        vectors.append(stack.enter_context(closing(vector)))
-    shapes = {name: info.shape for name, info in base.tensors.items()}
-    return TaskVectors(vectors, shapes, lambda name: StoredValues(base, name, compute, device))
 
 
 def _written_dtype(request: BuildRequest) -> str:
@@ -176,31 +152,33 @@ def _write_weights(
 
 
 def _write_rest(
-    writer: ArtifactWriter, layout: Layout, request: BuildRequest, base: Checkpoint
+    writer: ArtifactWriter, layout: Layout, request: BuildRequest, target: Target
 ) -> None:
     if layout.index is not None:
         writer.write(INDEX, [layout.index])
     try:
-        carried = [path for path in list_files(base.folder) if is_carried(path)]
+        carried = [path for path in list_files(target.source.folder) if is_carried(path)]
     except TreeError as error:
-        raise InputError(str(error), term=base.label) from error
+        raise InputError(str(error), term=request.base.label) from error
     for path in carried:
         if path != "config.json":
-            writer.write(path, read_chunks(base.folder / path))
+            own = target.files.get(path)
+            writer.write(path, read_chunks(target.source.folder / path) if own is None else [own])
     writer.write("recipe.json", [card.recipe_json(request)])
     writer.write("README.md", [card.model_card(request)])
     # Last: a folder without config.json is no model to anybody.
-    config = (base.folder / "config.json").read_bytes()
-    writer.write("config.json", [_with_dtype(config, request.output.dtype)])
+    config = (target.source.folder / "config.json").read_bytes()
+    writer.write("config.json", [_changed_config(config, target.config, request.output.dtype)])
 
 
-def _with_dtype(config: bytes, dtype: str) -> bytes:
-    """Return config.json that names `dtype`; byte for byte as it was where it does already."""
+def _changed_config(config: bytes, changes: Mapping[str, Any], dtype: str) -> bytes:
+    """Return config.json with these fields and this dtype; its own bytes where it has them."""
     data = json.loads(config)
     keys = [key for key in ("dtype", "torch_dtype") if key in data] or ["torch_dtype"]
-    if dtype == "base" or all(data.get(key) == dtype for key in keys):
+    wanted = dict(changes) | ({} if dtype == "base" else dict.fromkeys(keys, dtype))
+    if all(data.get(key) == value for key, value in wanted.items()):
         return config
-    data |= dict.fromkeys(keys, dtype)
+    data |= wanted
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 

@@ -18,6 +18,8 @@ from schemas import plugins
 from schemas.canonical import canonical
 from schemas.plugins import PluginError
 from schemas.schedule import Scheduled
+from schemas.stack import Slice
+from schemas.stack import parse as parse_slices
 
 FORMAT_VERSION = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -25,6 +27,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DTYPES = ("base", "float32", "bfloat16", "float16")
 _VERSIONED = ("adapter", "checkpoint")
 _SEED = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
+_STACKING = "passthrough"
 _OVERRIDES = ("density", "trim_density")
 
 
@@ -69,13 +72,19 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What determines the numbers: method, parameters, terms, precision, seed if chance is used."""
+    """What determines the numbers: method, parameters, terms, precision.
+
+    `tokenizer` is whose vocabulary the result has, base or union; `slices` are the layers that
+    passthrough stacks.
+    """
 
     method: str
     parameters: Mapping[str, Any]
     terms: tuple[Term, ...]
     compute: str
     seed: int | None = None
+    tokenizer: str = "base"
+    slices: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +124,17 @@ def parse(data: Any) -> BuildRequest:
     base = _operand(data["base"], "base", kinds=("base",))
     recipe, recipe_data = _recipe(data["recipe"])
     output = _output(data["output"])
+    if output.form == "adapter" and (recipe.slices or recipe.tokenizer == "union"):
+        why = "an adapter has the base's layers and tokens: no stack, no union"
+        raise InputError(why, field="output.form")
     return BuildRequest(base, recipe, output, {**data, "recipe": recipe_data})
 
 
 def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     field = "recipe"
     keys = ("method", "parameters", "terms", "compute")
-    _expect_keys(data, field, required=keys, optional=("seed", "package"))
+    optional = ("seed", "package", "tokenizer", "slices")
+    _expect_keys(data, field, required=keys, optional=optional)
     method = data["method"]
     schema = _method(method, data.get("package"))
     if schema["x-seed"] != ("seed" in data):
@@ -139,8 +152,47 @@ def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     ordered = _ordered(data["terms"], schema)
     terms = tuple(_term(term, index, schema) for index, term in enumerate(ordered))
     _check_terms(terms, parameters)
-    recipe = Recipe(method, parameters, terms, data["compute"], data.get("seed"))
+    slices = _slices(data, len(terms))
+    tokenizer = _tokenizer(data)
+    seed = data.get("seed")
+    recipe = Recipe(method, parameters, terms, data["compute"], seed, tokenizer, slices)
     return recipe, {**data, "terms": ordered}
+
+
+def _tokenizer(data: Mapping[str, Any]) -> str:
+    # Written only where it is not the base's, so that there is one request for one result.
+    if "tokenizer" not in data:
+        return "base"
+    _expect_equal(data["tokenizer"], "union", "recipe.tokenizer")
+    if data["method"] == _STACKING:
+        raise InputError("passthrough keeps the base's tokenizer", field="recipe.tokenizer")
+    return "union"
+
+
+def _slices(data: Mapping[str, Any], terms: int) -> tuple[Slice, ...]:
+    """Return the slices of passthrough; terms stand in the order of their first use."""
+    field = "recipe.slices"
+    slices = data.get("slices", [])
+    if (data["method"] == _STACKING) != bool(slices) or not isinstance(slices, list):
+        raise InputError("expected slices exactly where the method stacks them", field=field)
+    used: list[int] = []
+    for index, one in enumerate(slices):
+        where = f"{field}[{index}]"
+        _expect_keys(one, where, required=("term", "layers"))
+        term, layers = one["term"], one["layers"]
+        if term is not None and (type(term) is not int or not 0 <= term <= len(used)):
+            why = f"expected null or a term, in the order of first use, found {term!r}"
+            raise InputError(why, field=f"{where}.term")
+        if term is not None and term not in used:
+            used.append(term)
+        is_pair = isinstance(layers, list) and [type(n) for n in layers] == [int, int]
+        if not is_pair or not 0 <= layers[0] < layers[1]:
+            why = f"expected [first, last) with first < last, found {layers!r}"
+            raise InputError(why, field=f"{where}.layers")
+    if len(used) != terms and slices:
+        why = f"expected every term in a slice, found {len(used)} of {terms}"
+        raise InputError(why, field=field)
+    return parse_slices(slices)
 
 
 def _method(name: Any, package: Any) -> Mapping[str, Any]:

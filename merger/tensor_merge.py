@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from merger.blocks import Block
-from merger.checkpoint import DTYPES, Checkpoint
+from merger.checkpoint import DTYPES, Model
 from merger.errors import InputError
 from merger.methods.bound import Method
 from merger.rounding import apply_delta, is_finite, round_to
@@ -38,7 +38,7 @@ class Merged:
 class Merging:
     """What is needed to make any tensor of the result."""
 
-    base: Checkpoint
+    base: Model
     vectors: TaskVectors
     method: Method
     compute: torch.dtype
@@ -55,7 +55,8 @@ class Merging:
             return Merged(entry, _bytes(raw), None)
         values = raw.view(DTYPES[stored])
         if not is_finite(values):
-            raise InputError("non-finite value", tensor=entry.name, term=self.base.label)
+            owner = self.base.owner(entry.name)
+            raise InputError("non-finite value", tensor=entry.name, term=owner)
         if stored != entry.dtype:
             values = round_to(values.to(torch.float32), DTYPES[entry.dtype])
             if not is_finite(values):
@@ -110,7 +111,8 @@ class Merging:
 
     def _non_finite(self, entry: Entry, base: torch.Tensor) -> InputError:
         if not is_finite(base):
-            return InputError("non-finite value", tensor=entry.name, term=self.base.label)
+            owner = self.base.owner(entry.name)
+            return InputError("non-finite value", tensor=entry.name, term=owner)
         for term, delta in self.vectors.deltas(entry.name).items():
             for block in self.vectors.blocks(entry.name):
                 if not is_finite(delta.block(block)):

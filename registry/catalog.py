@@ -6,7 +6,7 @@ All problems of all files are collected; nothing is returned half-checked. Knows
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from registry.source import Source
 from registry.spec import Catalog, Gate, Ingredient, MergeSpec, Settings, Suite, Term
 from registry.tree import Entry, Tree
 from schemas.digest import FileHash
+from schemas.stack import Slice
 
 _NAME = r"(?P<name>[^/]+)"
 _LAYOUT: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -28,6 +29,7 @@ _LAYOUT: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("merge", re.compile(rf"catalog/merges/{_NAME}\.yaml")),
     ("suite", re.compile(rf"catalog/suites/{_NAME}/suite\.yaml")),
 )
+_OPERANDS = ("adapter", "checkpoint", "merge")
 _SUITE_DATA = re.compile(r"catalog/suites/[^/]+/[^/]+")
 _ALLOWED = re.compile(
     r"catalog/builds/[^/]+\.(json|dvc)"
@@ -199,15 +201,18 @@ def _ingredient(state: _Loading, source: Source, data: Mapping[str, Any]) -> Non
 
 def _merge(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
     recipe, evaluation = data["recipe"], data.get("evaluation", {})
+    stacked, slices = _slices(recipe.get("slices", ()))
     state.merges[data["name"]] = MergeSpec(
         name=data["name"],
         base=data["base"],
         method=recipe["method"],
         parameters=_parameters(recipe),
-        terms=tuple(_term(term) for term in recipe["terms"]),
+        terms=stacked or tuple(_term(term) for term in recipe.get("terms", ())),
         seed=recipe.get("seed", schema.default_of("merge", ("recipe", "seed"))),
         compute=recipe.get("compute", schema.default_of("merge", ("recipe", "compute"))),
         output=data.get("output", {}),
+        tokenizer=recipe.get("tokenizer", schema.default_of("merge", ("recipe", "tokenizer"))),
+        slices=slices,
         suite=evaluation.get("suite"),
         gates={task: Gate(**gate) for task, gate in evaluation.get("gates", {}).items()},
         description=data.get("description", ""),
@@ -227,8 +232,24 @@ def _parameters(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {**(dialect["parameters"] if fits else {}), **recipe.get("parameters", {})}
 
 
+def _slices(data: Sequence[Mapping[str, Any]]) -> tuple[tuple[Term, ...], tuple[Slice, ...]]:
+    """Return the operands of slices, each once, and the slices with the index of their operand."""
+    terms: list[Term] = []
+    slices: list[Slice] = []
+    for one in data:
+        first, last = one["layers"]
+        index = None
+        if any(kind in one for kind in _OPERANDS):
+            term = _term(one)
+            if term not in terms:
+                terms.append(term)
+            index = terms.index(term)
+        slices.append(Slice(index, first, last))
+    return tuple(terms), tuple(slices)
+
+
 def _term(data: Mapping[str, Any]) -> Term:
-    kind = next(kind for kind in ("adapter", "checkpoint", "merge") if kind in data)
+    kind = next(kind for kind in _OPERANDS if kind in data)
     weight, parameters = data.get("weight", 1.0), data.get("parameters", {})
     return Term(kind, data[kind], data.get("version"), weight, parameters)
 

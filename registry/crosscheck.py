@@ -16,6 +16,7 @@ from registry.schema import method_parameters
 from registry.source import FieldPath, Source
 from registry.spec import Catalog, MergeSpec, Term
 from schemas.schedule import numbers_of, value_at
+from schemas.stack import height, shown
 
 Sources = Mapping[tuple[str, ...], Source]
 _AVERAGES = ("linear", "nuslerp", "multislerp", "karcher")
@@ -33,6 +34,7 @@ def check(catalog: Catalog, sources: Sources, broken: Collection[str]) -> list[P
         found = _base(catalog, source, spec.base, broken)
         found += _terms(catalog, spec, source, broken)
         found += _dialect(spec, source)
+        found += _slices(spec, source)
         found += _counts(spec, source)
         found += _parameters(spec, source)
         found += ranges.check(spec, source)
@@ -61,7 +63,7 @@ def _terms(
 ) -> Iterator[Problem]:
     seen: dict[tuple[str, str, int | None], int] = {}
     for number, term in enumerate(spec.terms):
-        path: FieldPath = ("recipe", "terms", number)
+        path = spec.place(number)
         if term.id in seen:
             message = f"{term.label} stands in terms[{seen[term.id]}] already"
             yield source.problem((*path, term.kind), message, "add the weights up in one term")
@@ -126,6 +128,39 @@ def _dialect(spec: MergeSpec, source: Source) -> Iterator[Problem]:
         known = f"; dialects of {spec.method}: {', '.join(others)}" if others else ""
         hint = f"write method: {method}, or remove dialect{known}"
         yield source.problem(("recipe", "dialect"), message, hint)
+
+
+def _slices(spec: MergeSpec, source: Source) -> Iterator[Problem]:
+    for number, one in enumerate(spec.slices):
+        if one.first >= one.last:
+            message = f"expected [first, last) with first < last, found {shown(one)}"
+            hint = f"layers [{one.first}, {one.first + 1}] are layer {one.first} alone"
+            yield source.problem(("recipe", "slices", number, "layers"), message, hint)
+
+
+def layer_bounds(
+    catalog: Catalog, spec: MergeSpec, source: Source, layers: int
+) -> Iterator[Problem]:
+    """Yield what does not fit the layers of the operands; `layers` are those of the base."""
+    if not spec.slices:
+        for number, term in enumerate(spec.terms):
+            found = _layers(catalog, term, layers)
+            if found != layers:
+                message = f"{term.label} has {found} layers and the base {layers}"
+                path = (*spec.place(number), term.kind)
+                yield source.problem(path, message, "only passthrough takes it, in slices")
+    for number, one in enumerate(spec.slices):
+        most = layers if one.term is None else _layers(catalog, spec.terms[one.term], layers)
+        if one.last > most:
+            whose = "the base" if one.term is None else spec.terms[one.term].label
+            message = f"expected layers within [0, {most}] of {whose}, found {shown(one)}"
+            yield source.problem(("recipe", "slices", number, "layers"), message)
+
+
+def _layers(catalog: Catalog, term: Term, base: int) -> int:
+    """Return the layers of an operand: those of the base, or of the stack that a merge declares."""
+    spec = catalog.merges.get(term.name) if term.kind == "merge" else None
+    return height(spec.slices) if spec and spec.slices else base
 
 
 def _counts(spec: MergeSpec, source: Source) -> Iterator[Problem]:
@@ -248,14 +283,15 @@ def _cycles(catalog: Catalog, sources: Sources) -> list[Problem]:
         if state.get(name) == "open":
             cycle = (*trail[trail.index(name) :], name)
             last = cycle[-2]
+            spec = catalog.merges[last]
             position = next(
                 number
-                for number, term in enumerate(catalog.merges[last].terms)
+                for number, term in enumerate(spec.terms)
                 if (term.kind, term.name) == ("merge", name)
             )
             message = f"these merges are made of each other: {' -> '.join(cycle)}"
             source = sources[("merge", last)]
-            problems.append(source.problem(("recipe", "terms", position, "merge"), message))
+            problems.append(source.problem((*spec.place(position), "merge"), message))
         if name in state:
             return
         state[name] = "open"

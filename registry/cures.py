@@ -218,6 +218,9 @@ def _wrong_word(value: Any, schema: Mapping[str, Any], source: str | None) -> Me
 def _wrong_size(keyword: str, value: Any, schema: Mapping[str, Any]) -> Message:
     if keyword == "minProperties":
         return f"expected at least one of {one_of(schema['properties'])}, found none", ""
+    if keyword in ("minItems", "maxItems") and schema.get("minItems") == schema.get("maxItems"):
+        counts = f"expected {schema['minItems']} entries, found {len(value)}"
+        return counts, schema.get("x-hint", "")
     if keyword == "minItems":
         return "expected at least one entry, found an empty list", ""
     if keyword == "minLength":

@@ -1,7 +1,7 @@
 """Hold a built folder against the base that it is made for: names and shapes, from headers alone.
 
-A model has the tensors of its base, an adapter a pair of factors for some of them. Knows neither
-the store nor the worker.
+A model has the tensors that its recipe gives it, an adapter a pair of factors for some of them.
+Knows neither the store nor the worker.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from registry import shapes
 from registry.errors import VerificationFailed
 from registry.request import is_adapter
 from schemas.header import HeaderError, read_header
@@ -24,18 +25,10 @@ def check(request: Mapping[str, Any], folder: Path, base: Path) -> None:
         if what == "adapter":
             _check_adapter(request, folder, base)
         else:
-            _check_model(folder, base)
+            shapes.check(read_model(base), read_model(folder), request["recipe"])
     except (ModelError, HeaderError, AdapterError, OSError) as error:
         msg = f"the built {what} cannot be opened: {error}"
         raise VerificationFailed(msg) from error
-
-
-def _check_model(folder: Path, base: Path) -> None:
-    wanted, found = read_model(base).shapes, read_model(folder).shapes
-    if wanted != found:
-        odd = next(name for name in sorted(wanted | found) if wanted.get(name) != found.get(name))
-        msg = f"tensor {odd}: expected {wanted.get(odd)}, found {found.get(odd)}"
-        raise VerificationFailed(msg)
 
 
 def _check_adapter(request: Mapping[str, Any], folder: Path, base: Path) -> None:

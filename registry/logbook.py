@@ -86,6 +86,9 @@ def _params(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in ("form", "dtype", "rank"):
         if (value := request["output"].get(name)) is not None:
             yield f"output.{name}", _text(value)
+    for name in ("tokenizer", "slices"):
+        if name in recipe:
+            yield name, _text(recipe[name])
     yield "compute", recipe["compute"]
     yield "numerics", str(request["numerics"])
 

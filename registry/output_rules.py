@@ -29,7 +29,10 @@ def check(catalog: Catalog, spec: MergeSpec, source: Source) -> Iterator[Problem
         return
     if "max_shard_size" in spec.output:
         yield source.problem(("output", "max_shard_size"), "an adapter is one file", "remove it")
-    if _must_be_exact(spec) and (why := _why_inexact(catalog, spec)):
+    if spec.slices or spec.tokenizer == "union":
+        message = "an adapter has the base's layers and tokens: no stack, no union"
+        yield source.problem(("output", "form"), message, "build it as a model")
+    elif _must_be_exact(spec) and (why := _why_inexact(catalog, spec)):
         yield _problem(source, why)
 
 

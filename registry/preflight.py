@@ -5,23 +5,26 @@ Turns findings in weights into problems at the YAML file that declares them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from registry import crosscheck, output_rules, weights
+from registry import crosscheck, output_rules, vocabulary, weights
 from registry.catalog import Loaded
 from registry.errors import Problem
+from registry.finding import Finding
 from registry.index import Index
 from registry.source import Source
-from registry.spec import Ingredient
-from registry.weights import Finding
+from registry.spec import Ingredient, IngredientId, MergeSpec
 from schemas.digest import TreeError
 from schemas.header import HeaderError
 from schemas.lora import CONFIG
 from schemas.model import ModelError, ModelHeader, read_config, read_model
 from schemas.schedule import count_layers
+
+_UNITE = "write `tokenizer: union` in this recipe, or leave the term out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ def check(root: Path, loaded: Loaded, index: Index, *, with_digests: bool = True
     problems: list[Problem] = []
     absent: list[tuple[str, str]] = []
     bases: dict[str, Ingredient] = {}
+    united = _united(loaded)
     # Bases first: the others are compared with them.
     for one in sorted(catalog.ingredients.values(), key=lambda one: one.kind != "base"):
         folder = root / one.folder
@@ -49,12 +53,28 @@ def check(root: Path, loaded: Loaded, index: Index, *, with_digests: bool = True
         if one.kind == "base":
             bases[one.name] = one
         source = loaded.sources[(one.kind, one.name, str(one.version))]
-        found = _findings(index, one, root, bases, with_digests=with_digests)
+        found = list(_digest(index, one, folder)) if with_digests else []
+        found += _findings(index, one, root, bases, with_vocabulary=one.id not in united)
         problems += [_problem(source, finding) for finding in found]
+    problems += _other_vocabularies(root, loaded, index, bases, united)
+    problems += _impossible_unions(root, loaded, bases)
+    problems += _impossible_layers(root, loaded, bases)
     problems += _impossible_sums(root, loaded, bases)
     problems += _inexact_adapters(root, loaded)
     problems += _stale_schemas(root)
     return Preflight(tuple(problems), tuple(absent))
+
+
+def _united(loaded: Loaded) -> frozenset[IngredientId]:
+    """Return the checkpoints whose own tokens some merge unites with the base's."""
+    specs = loaded.catalog.merges.values()
+    unions = [spec for spec in specs if spec.tokenizer == "union"]
+    return frozenset(term.id for spec in unions for term in spec.terms if term.kind == "checkpoint")
+
+
+def _digest(index: Index, one: Ingredient, folder: Path) -> Iterator[Finding]:
+    if finding := weights.check_digest(folder, one.digest, index):
+        yield finding
 
 
 def _findings(
@@ -63,20 +83,33 @@ def _findings(
     root: Path,
     bases: Mapping[str, Ingredient],
     *,
-    with_digests: bool,
-) -> Iterator[Finding]:
-    folder = root / one.folder
-    if with_digests and (finding := weights.check_digest(folder, one.digest, index)):
-        yield finding
+    with_vocabulary: bool,
+) -> list[Finding]:
     base = bases.get(one.base or "")
+    what = [one.kind] if with_vocabulary else [one.kind, "any vocabulary"]
+
+    def check() -> list[Finding]:
+        return _headers(one, root, base, with_vocabulary=with_vocabulary)
+
+    return _remembered(index, root, one, base, what, check)
+
+
+def _remembered(
+    index: Index,
+    root: Path,
+    one: Ingredient,
+    base: Ingredient | None,
+    what: list[str],
+    check: Callable[[], list[Finding]],
+) -> list[Finding]:
+    """Return what `check` finds of an ingredient on its base, from the index if nothing changed."""
     if base is None:
-        context: list[Any] = [one.kind, "no base at hand"]
+        context: list[Any] = [*what, "no base at hand"]
     elif (facts := _signature(index, root / base.folder)) is not None:
-        context = [one.kind, facts]
+        context = [*what, facts]
     else:  # the base changed a moment ago, so nothing that depends on it is remembered
-        yield from _headers(one, root, base)
-        return
-    yield from weights.remembered(index, folder, context, lambda: _headers(one, root, base))
+        return check()
+    return weights.remembered(index, root / one.folder, context, check)
 
 
 def _signature(index: Index, folder: Path) -> list[Any] | None:
@@ -86,7 +119,9 @@ def _signature(index: Index, folder: Path) -> list[Any] | None:
         return None  # told as the base's own problem
 
 
-def _headers(one: Ingredient, root: Path, base: Ingredient | None) -> list[Finding]:
+def _headers(
+    one: Ingredient, root: Path, base: Ingredient | None, *, with_vocabulary: bool
+) -> list[Finding]:
     folder = root / one.folder
     if one.kind == "base":
         return weights.check_base(folder)
@@ -94,7 +129,9 @@ def _headers(one: Ingredient, root: Path, base: Ingredient | None) -> list[Findi
     header = _read(base_folder) if base_folder else None
     if one.kind == "adapter":
         return weights.check_adapter(folder, header, base_folder)
-    return weights.check_checkpoint(folder, header, base_folder)
+    return weights.check_checkpoint(
+        folder, header, base_folder, name=one.label, with_vocabulary=with_vocabulary
+    )
 
 
 def _read(folder: Path) -> ModelHeader | None:
@@ -110,21 +147,86 @@ def _problem(source: Source, finding: Finding) -> Problem:
     return source.problem(place, message, finding.hint)
 
 
+def _other_vocabularies(
+    root: Path,
+    loaded: Loaded,
+    index: Index,
+    bases: Mapping[str, Ingredient],
+    united: frozenset[IngredientId],
+) -> Iterator[Problem]:
+    """Yield terms whose tokens another merge unites with the base's, and this one does not."""
+    for spec in loaded.catalog.merges.values():
+        if spec.tokenizer == "union":
+            continue
+        for number, term in enumerate(spec.terms):
+            one = loaded.catalog.ingredients.get(term.id)
+            base = bases.get(spec.base)
+            if term.id not in united or one is None or base is None:
+                continue
+            if not (root / one.folder).is_dir():
+                continue
+            check = partial(
+                weights.check_vocabulary, root / one.folder, root / base.folder, one.label
+            )
+            source = loaded.sources[("merge", spec.name)]
+            for finding in _remembered(index, root, one, base, ["vocabulary"], check):
+                hint = "" if spec.slices else _UNITE
+                yield source.problem((*spec.place(number), term.kind), finding.message, hint)
+
+
+def _impossible_unions(
+    root: Path, loaded: Loaded, bases: Mapping[str, Ingredient]
+) -> Iterator[Problem]:
+    """Yield unions onto a base whose own vocabulary cannot be told."""
+    wanted = [spec for spec in loaded.catalog.merges.values() if spec.tokenizer == "union"]
+    for spec, header in _with_headers(root, bases, wanted):
+        source = loaded.sources[("merge", spec.name)]
+        for why in vocabulary.no_union(header, root / bases[spec.base].folder):
+            yield source.problem(("recipe", "tokenizer"), why)
+
+
+def _impossible_layers(
+    root: Path, loaded: Loaded, bases: Mapping[str, Ingredient]
+) -> Iterator[Problem]:
+    """Yield slices beyond the layers of their operand, and stacks where no stack fits."""
+    stacks = {spec.name for spec in loaded.catalog.merges.values() if spec.slices}
+    wanted = [
+        spec
+        for spec in loaded.catalog.merges.values()
+        if spec.slices or stacks.intersection(spec.upstream)
+    ]
+    for spec, header in _with_headers(root, bases, wanted):
+        source = loaded.sources[("merge", spec.name)]
+        layers = count_layers(header.tensors)
+        yield from crosscheck.layer_bounds(loaded.catalog, spec, source, layers)
+
+
 def _impossible_sums(
     root: Path, loaded: Loaded, bases: Mapping[str, Ingredient]
 ) -> Iterator[Problem]:
     """Yield recipes whose scheduled weights sum to 0 at some tensor of the base."""
+    wanted = [
+        spec
+        for spec in loaded.catalog.merges.values()
+        if crosscheck.needs_positive_weights(spec)
+        and any(isinstance(term.weight, Mapping) for term in spec.terms)
+    ]
+    for spec, header in _with_headers(root, bases, wanted):
+        names = sorted(header.tensors)
+        source = loaded.sources[("merge", spec.name)]
+        yield from crosscheck.zero_sum(spec, source, names, layers=count_layers(names))
+
+
+def _with_headers(
+    root: Path, bases: Mapping[str, Ingredient], specs: Iterable[MergeSpec]
+) -> Iterator[tuple[MergeSpec, ModelHeader]]:
+    """Yield merges with the headers of their base, where its bytes are at hand; each read once."""
     headers: dict[str, ModelHeader | None] = {}
-    for spec in loaded.catalog.merges.values():
-        has_schedule = any(isinstance(term.weight, Mapping) for term in spec.terms)
-        if not (has_schedule and spec.base in bases and crosscheck.needs_positive_weights(spec)):
-            continue
-        if spec.base not in headers:
+    for spec in specs:
+        if spec.base in bases and spec.base not in headers:
             headers[spec.base] = _read(root / bases[spec.base].folder)
-        if header := headers[spec.base]:
-            names = sorted(header.tensors)
-            source = loaded.sources[("merge", spec.name)]
-            yield from crosscheck.zero_sum(spec, source, names, layers=count_layers(names))
+        if header := headers.get(spec.base):
+            yield spec, header
 
 
 def _inexact_adapters(root: Path, loaded: Loaded) -> Iterator[Problem]:

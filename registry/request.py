@@ -7,7 +7,7 @@ fills them. What is not in the request cannot influence the bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import schemas
 from registry.schema import default_of, method_parameters
 from registry.spec import Catalog, Gate, MergeSpec, Term
 from schemas import canonical, plugins
+from schemas.stack import Slice
 
 Request = Mapping[str, Any]
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -127,6 +128,10 @@ def _request(catalog: Catalog, spec: MergeSpec) -> dict[str, Any]:
         recipe["seed"] = spec.seed
     if spec.method not in schemas.methods():
         recipe["package"] = _package(spec.method)
+    if spec.tokenizer != "base":  # left out where it is: one request for one result
+        recipe["tokenizer"] = spec.tokenizer
+    if spec.slices:
+        recipe["slices"] = _slices(spec.slices)
     return {
         "format_version": 1,
         "numerics": schemas.numerics(),
@@ -140,6 +145,18 @@ def _package(method: str) -> dict[str, str]:
     plugin = plugins.find(method)
     assert plugin is not None, "the catalog was checked"
     return plugin.pinned
+
+
+def _slices(slices: Sequence[Slice]) -> list[dict[str, Any]]:
+    """Return slices as plain data, neighbours that are one run of layers joined."""
+    joined: list[Slice] = []
+    for one in slices:
+        before = joined[-1] if joined else None
+        if before and (before.term, before.last) == (one.term, one.first):
+            joined[-1] = Slice(one.term, before.first, one.last)
+        else:
+            joined.append(one)
+    return [{"term": one.term, "layers": [one.first, one.last]} for one in joined]
 
 
 def _term(catalog: Catalog, term: Term) -> dict[str, Any]:
@@ -190,13 +207,15 @@ def alone(request: Request, position: int) -> dict[str, Any]:
     recipe = request["recipe"]
     options = output({"dtype": "float32"}) if is_adapter(request) else request["output"]
     term = {"input": recipe["terms"][position]["input"], "weight": 1.0, "parameters": {}}
+    # A term with tokens of its own can be built alone only with them.
+    kept = {key: recipe[key] for key in ("compute", "tokenizer") if key in recipe}
     return {
         **request,
         "recipe": {
             "method": "task_arithmetic",
             "parameters": method_parameters("task_arithmetic", {}),
             "terms": [term],
-            "compute": recipe["compute"],
+            **kept,
         },
         "output": options,
     }

@@ -37,6 +37,7 @@ def model(
             "method": recipe["method"],
             "parameters": recipe["parameters"],
             "terms": recipe["terms"],
+            **{name: recipe[name] for name in ("tokenizer", "slices") if name in recipe},
             "output": request["output"],
         }
     if built:
@@ -75,7 +76,7 @@ def _lines(data: Mapping[str, Any]) -> Iterator[str]:
     yield f"{data['model']} = {data.get('expression', 'no readable record')}"
     if data.get("description"):
         yield f"  {data['description']}"
-    rows = [(name, str(data[name])) for name in ("method", "owner") if data.get(name)]
+    rows = [(name, str(data[name])) for name in ("method", "tokenizer", "owner") if data.get(name)]
     if data.get("parameters"):
         pairs = (f"{name} {value_text(value)}" for name, value in data["parameters"].items())
         rows.append(("parameters", ", ".join(pairs)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.schedule import Scheduled
+from schemas.stack import Slice
 
 IngredientId = tuple[str, str, int | None]
 """Kind, name and version (None for a base); unique in a catalog."""
@@ -86,7 +87,12 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class MergeSpec:
-    """A declared model; a dialect's parameters stand in `parameters` already."""
+    """A declared model; `slices` are those of passthrough, by the index of their term.
+
+    The terms of passthrough are the operands of its slices, each once, in the order of their first
+    use; `tokenizer` is whose vocabulary the model has, base or union. A
+    dialect's parameters stand in `parameters` already.
+    """
 
     name: str
     base: str
@@ -96,6 +102,8 @@ class MergeSpec:
     seed: int
     compute: str
     output: Mapping[str, Any]
+    tokenizer: str = "base"
+    slices: tuple[Slice, ...] = ()
     suite: str | None = None
     gates: Mapping[str, Gate] = field(default_factory=dict)
     description: str = ""
@@ -103,6 +111,13 @@ class MergeSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     suspend: str = ""
     dialect: str | None = None
+
+    def place(self, term: int) -> tuple[str | int, ...]:
+        """Return where a term stands in the file: among the terms, or as its first slice."""
+        for number, one in enumerate(self.slices):
+            if one.term == term:
+                return ("recipe", "slices", number)
+        return ("recipe", "terms", term)
 
     @property
     def upstream(self) -> tuple[str, ...]:

@@ -6,14 +6,13 @@ index may remember its result. Reads no tensor, imports no library of tensors; k
 
 from __future__ import annotations
 
-import filecmp
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
-from registry.documents import quote
+from registry import vocabulary
+from registry.finding import Finding
 from registry.index import Index
 from schemas import lora, model
 from schemas.digest import INDEX, TreeError
@@ -25,23 +24,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 # How many of many are named: enough to see the pattern, few enough to read.
 _NAMED = 3
 _CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
-_TOKENIZER = "tokenizer.json"
-_MOST_JSON_BYTES = 256 << 20
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Finding:
-    """Something wrong with weights: file in their folder, field or tensor, message, cure."""
-
-    file: str
-    field: str
-    message: str
-    hint: str = ""
-
-    @property
-    def subject(self) -> str:
-        """File and field as one text."""
-        return ": ".join(part for part in (self.file, self.field) if part)
 
 
 def check_digest(folder: Path, expected: str, index: Index) -> Finding | None:
@@ -83,19 +65,33 @@ def check_base(folder: Path) -> list[Finding]:
 
 
 def check_checkpoint(
-    folder: Path, base: ModelHeader | None, base_folder: Path | None = None
+    folder: Path,
+    base: ModelHeader | None,
+    base_folder: Path | None = None,
+    *,
+    name: str = "the checkpoint",
+    with_vocabulary: bool = True,
 ) -> list[Finding]:
     """Return what keeps a folder from being a full fine-tune of `base`.
 
-    Without the base's bytes only what the folder says alone is checked.
+    Without the base's bytes only what the folder says alone is checked. `name` is what messages
+    call it. A union of vocabularies takes other tokens too: for it, `with_vocabulary` is false.
     """
 
     def check() -> list[Finding]:
         header = model.read_model(folder)
         found = _check_model(header)
-        return found + (_compare(header, base.shapes) if base else [])
+        return found + (_compare(header, base) if base else [])
 
-    return _guarded(folder, check, lambda: _vocabulary(folder, base_folder))
+    def words() -> list[Finding]:
+        return vocabulary.check(folder, base_folder, name) if with_vocabulary else []
+
+    return _guarded(folder, check, words)
+
+
+def check_vocabulary(folder: Path, base_folder: Path, name: str) -> list[Finding]:
+    """Return in which tokens, or rows for them, a checkpoint differs from its base."""
+    return _guarded(folder, lambda: vocabulary.check(folder, base_folder, name))
 
 
 def check_adapter(
@@ -115,7 +111,7 @@ def check_adapter(
             lora.lora_targets(config, header, base.infos, base.config)
         return _strays(folder)
 
-    return _guarded(folder, check, lambda: _vocabulary(folder, base_folder))
+    return _guarded(folder, check, lambda: vocabulary.check_tokens(folder, base_folder))
 
 
 def _guarded(folder: Path, *checks: Callable[[], list[Finding]]) -> list[Finding]:
@@ -167,8 +163,9 @@ def _check_model(header: ModelHeader) -> list[Finding]:
     return wrong[:_NAMED]
 
 
-def _compare(header: ModelHeader, base: Shapes) -> list[Finding]:
-    found = header.shapes
+def _compare(header: ModelHeader, base_header: ModelHeader) -> list[Finding]:
+    found, base = header.shapes, base_header.shapes
+    rows = vocabulary.other_rows(header, base_header)
     files = sorted({located.file for located in header.tensors.values()})
     whole = files[0] if len(files) == 1 else INDEX
     findings: list[Finding] = []
@@ -178,7 +175,8 @@ def _compare(header: ModelHeader, base: Shapes) -> list[Finding]:
     if added := sorted(found.keys() - base.keys()):
         why = f"expected only tensors of the base, found {len(added)} more: {_few(added)}"
         findings.append(Finding(whole, "", why))
-    differing = [name for name in sorted(base.keys() & found.keys()) if found[name] != base[name]]
+    shared = sorted(base.keys() & found.keys() - rows)
+    differing = [name for name in shared if found[name] != base[name]]
     for name in differing[:_NAMED]:
         why = f"expected the base's shape {list(base[name])}, found {list(found[name])}"
         findings.append(Finding(header.tensors[name].file, f"tensor {name}", why))
@@ -194,56 +192,3 @@ def _strays(folder: Path) -> list[Finding]:
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-
-
-def _vocabulary(folder: Path, base_folder: Path | None) -> list[Finding]:
-    """Compare the vocabulary where both folders have a tokenizer; its absence is no finding."""
-    if base_folder is None or _is_same_tokenizer(folder, base_folder):
-        return []
-    mine = read_vocabulary(folder)
-    theirs = read_vocabulary(base_folder) if mine is not None else None
-    if mine is None or theirs is None or mine == theirs:
-        return []
-    differing = sorted(
-        (token for token in mine.keys() | theirs.keys() if mine.get(token) != theirs.get(token)),
-        key=lambda token: (mine.get(token, -1), token),
-    )
-    few = _few([quote(token) for token in differing])
-    why = f"expected the vocabulary of the base, found {len(differing)} tokens that differ: {few}"
-    return [Finding(_TOKENIZER, "", why, "train with the base's tokenizer, or remove this file")]
-
-
-def _is_same_tokenizer(folder: Path, base_folder: Path) -> bool:
-    # The usual case: megabytes that need not be parsed.
-    mine, theirs = folder / _TOKENIZER, base_folder / _TOKENIZER
-    if not (mine.is_file() and theirs.is_file()):
-        return False
-    return mine.stat().st_size == theirs.stat().st_size and filecmp.cmp(mine, theirs, shallow=False)
-
-
-def read_vocabulary(folder: Path) -> dict[str, int] | None:
-    """Return the tokens of a folder's tokenizer.json by id, None if there is none.
-
-    Raises ModelError if the file is no tokenizer.
-    """
-    path = folder / _TOKENIZER
-    if not path.is_file():
-        return None
-    if path.stat().st_size > _MOST_JSON_BYTES:
-        raise ModelError(_TOKENIZER, "expected at most 256 MiB")
-    data = model.read_config(folder, _TOKENIZER)
-    try:
-        return _tokens(data)
-    except (TypeError, KeyError, AttributeError, IndexError) as error:
-        raise ModelError(_TOKENIZER, "expected model.vocab and added_tokens", "model") from error
-
-
-def _tokens(data: Mapping[str, Any]) -> dict[str, int]:
-    vocabulary = data["model"]["vocab"]
-    if isinstance(vocabulary, list):  # Unigram: pairs of token and score, in the order of ids
-        tokens = {str(token): number for number, (token, *_) in enumerate(vocabulary)}
-    else:
-        tokens = {str(token): int(number) for token, number in vocabulary.items()}
-    for added in data.get("added_tokens") or ():
-        tokens[str(added["content"])] = int(added["id"])
-    return tokens

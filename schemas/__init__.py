@@ -14,6 +14,8 @@ library and `rfc8785` are used, so that asking a question costs no heavy import.
                 lora_config, lora_header, lora_base, lora_names, lora_fit, lora_saved and lora_ties
                 are its parts
     schedule    one number per tensor from a number or a schedule
+    vocabulary  the tokens of a model folder, and which tensors have a row for each of them
+    stack       layers taken from models and stacked: where each tensor of the result comes from
 """
 
 from __future__ import annotations

@@ -34,9 +34,12 @@ def reference(thing: Mapping[str, Any]) -> str:
 def expression(base: str, recipe: Mapping[str, Any]) -> str:
     """Return the line for a resolved recipe, as a build request holds it.
 
-    Task arithmetic is written as the sum that it is, the other methods as a function of the base
-    and the weighted terms. A schedule is shown as `[first…last]`.
+    Task arithmetic is written as the sum that it is, passthrough as the layers that it stacks, the
+    other methods as a function of the base and the weighted terms. A schedule is shown as
+    `[first…last]`.
     """
+    if recipe.get("slices"):
+        return _stack(base, recipe)
     # Additions first: people read what a model is before what was taken away.
     terms = sorted(recipe["terms"], key=lambda term: (_is_negative(term), reference(term["input"])))
     method = recipe["method"]
@@ -49,6 +52,16 @@ def expression(base: str, recipe: Mapping[str, Any]) -> str:
         divisor = " / Σw" if recipe["parameters"]["normalize"] else ""
         return f"{base} + {_amount(factor)}·({signed.removeprefix('+ ')}){divisor}"
     return f"{base} {signed}"
+
+
+def _stack(base: str, recipe: Mapping[str, Any]) -> str:
+    names = [reference(term["input"]) for term in recipe["terms"]]
+    parts = []
+    for one in recipe["slices"]:
+        name = base if one["term"] is None else names[one["term"]]
+        first, last = one["layers"]
+        parts.append(f"{name}[{first}:{last}]")
+    return f"{recipe['method']}({', '.join(parts)})"
 
 
 def _signed_sum(terms: Sequence[Mapping[str, Any]]) -> str:

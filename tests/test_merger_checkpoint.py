@@ -42,9 +42,12 @@ def test_a_model_is_the_base_plus_its_task_vector(tmp_path: Path) -> None:
     base = tiny.tiny_base(tmp_path / "base")
     other = tiny.tiny_checkpoint(tmp_path / "other", base=base, seed=1)
 
-    with contextlib.closing(Checkpoint(base, "base")) as model:
+    with (
+        contextlib.closing(Checkpoint(base, "base")) as model,
+        contextlib.closing(Checkpoint(other, "other")) as changed,
+    ):
         vector = ModelTaskVector(
-            other,
+            changed,
             Operand("checkpoint", "other", 1, "sha256:" + "0" * 64),
             base=model,
             compute=torch.float64,

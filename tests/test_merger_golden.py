@@ -18,6 +18,7 @@ import pytest
 import schemas
 from tests import merging, tiny
 from tests.merging import TermOf
+from tests.test_merger_vocabulary import retokenized
 
 GOLDEN = Path(__file__).parent / "golden/merger/digests.json"
 SCHEDULE = {"layers": [0.5, 1.0], "rules": [{"match": "*.v_proj.*", "value": 2.0}]}
@@ -88,6 +89,19 @@ BUILDS: dict[str, dict[str, Any]] = {
         "weights": (1.0, 1.0, 1.0),
         "granularity": "row",
     },
+    "union of vocabularies": {"method": "ties", "density": 0.5, "recipe": {"tokenizer": "union"}},
+    "passthrough": {
+        "method": "passthrough",
+        "weights": (1.0, 1.0, 1.0),
+        "recipe": {
+            "slices": [
+                {"term": 0, "layers": [0, 2]},
+                {"term": 1, "layers": [1, 2]},
+                {"term": None, "layers": [0, 1]},
+                {"term": 2, "layers": [0, 2]},
+            ]
+        },
+    },
 }
 
 
@@ -100,13 +114,20 @@ def build(name: str, folder: Path) -> dict[str, str]:
         targets = ("q_proj", "down_proj")
         tiny.tiny_adapter(world / "two", base=world / "base", seed=2, targets=targets, exact=True)
         tiny.tiny_checkpoint(world / "three", base=world / "base", seed=3, exact=True)
+        added = ("<a>", "<b>")
+        retokenized(world / "four", world / "three", added=added, swap=("on", "an"), rows=280)
+        retokenized(world / "five", world / "three", added=("<c>", "<b>"))
     options = dict(BUILDS[name])
     weights = options.pop("weights", (1.0, -0.5, 0.25))
+    changed = options.pop("recipe", {})
+    operands = ("one", "four", "five") if "tokenizer" in changed else ("one", "two", "three")
     terms = [
-        TermOf(world / operand, weight, kind="checkpoint" if operand == "three" else "adapter")
-        for operand, weight in zip(("one", "two", "three"), weights, strict=False)
+        TermOf(world / operand, weight, "adapter" if operand in ("one", "two") else "checkpoint")
+        for operand, weight in zip(operands, weights, strict=False)
     ]
-    built = merging.build(folder / name, world / "base", terms, **options)
+    data = merging.request_of(world / "base", terms, **options)
+    data["recipe"] |= changed
+    built = merging.build_request(folder / name, data, merging.inputs_of(world / "base", terms))
     return {"model": built.model_digest, "artifact": built.artifact_digest}
 
 

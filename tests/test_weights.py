@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 
 from registry import index as index_module
 from registry import weights
+from registry.finding import Finding
 from registry.index import Index
-from registry.weights import Finding, check_adapter, check_base, check_checkpoint, check_digest
+from registry.weights import check_adapter, check_base, check_checkpoint, check_digest
 from schemas import model
+from schemas import vocabulary as vocabulary_module
 from schemas.header import TensorInfo
 from schemas.model import Located, ModelHeader, read_model
+from schemas.vocabulary import read_tokens
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 EMBED = "model.embed_tokens.weight"
@@ -247,53 +250,99 @@ def test_a_sharded_checkpoint_is_told_at_its_index(tmp_path: Path, header: Model
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "message"),
+    ("tokenizer", "words"),
     [
-        (
-            vocabulary("a", "b", "c", added=("<end>", "<pad>")),
-            'found 1 tokens that differ: "<pad>"',
-        ),
-        (vocabulary("a", "b", "c"), 'found 1 tokens that differ: "<end>"'),
+        (vocabulary("a", "b", "c", added=("<end>", "<pad>")), 'only in {name}: "<pad>" (4)'),
+        (vocabulary("a", "b", "c"), 'only in the base: "<end>" (3)'),
         (
             vocabulary("c", "b", "a", added=("<end>",)),
-            'found 2 tokens that differ: "c", "a"',
+            'token "c" is 0 here and 2 in the base; token "a" is 2 here and 0 in the base',
         ),
         (
             vocabulary("w", "x", "y", added=("z\x1b",)),
-            'found 8 tokens that differ: "<end>", "a", "b", …',
+            'only in {name}: "w" (0), "x" (1), "y" (2) and 1 more; '
+            'only in the base: "a" (0), "b" (1), "c" (2) and 1 more',
+        ),
+        (
+            vocabulary("<end>", "a", "b", added=("c",)),
+            'token "<end>" is 0 here and 3 in the base; token "a" is 1 here and 0 in the base; '
+            'token "b" is 2 here and 1 in the base; 1 more have other ids',
+        ),
+        (
+            vocabulary("a", "b", "c", added=("<end>", "\x1b[2J" + "x" * 50)),
+            'only in {name}: "\\u001b[2J' + "x" * 35 + '…" (4)',
         ),
     ],
 )
 def test_a_vocabulary_that_differs_is_told_with_its_first_tokens(
-    tmp_path: Path, base: Path, header: ModelHeader, tokenizer: dict[str, Any], message: str
+    tmp_path: Path, base: Path, header: ModelHeader, tokenizer: dict[str, Any], words: str
 ) -> None:
     adapter = an_adapter(tmp_path / "adapter")
     checkpoint = a_model(tmp_path / "checkpoint")
     for folder in (adapter, checkpoint):
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    expected = [
-        Finding(
-            "tokenizer.json",
-            "",
-            f"expected the vocabulary of the base, {message}",
-            "train with the base's tokenizer, or remove this file",
-        )
-    ]
 
-    assert check_checkpoint(checkpoint, header, base) == expected
-    assert check_adapter(adapter, header, base) == expected
+    (of_checkpoint,) = check_checkpoint(checkpoint, header, base, name="checkpoint a@1")
+    (of_adapter,) = check_adapter(adapter, header, base)
+
+    message = "expected the vocabulary of the base: " + words
+    assert of_checkpoint == Finding(
+        "tokenizer.json",
+        "",
+        message.format(name="checkpoint a@1"),
+        "merge it with `tokenizer: union`, or train with the base's tokenizer",
+    )
+    assert of_adapter == Finding(
+        "tokenizer.json",
+        "",
+        message.format(name="this folder"),
+        "train with the base's tokenizer, or remove this file",
+    )
+
+
+def padded(folder: Path, rows: int) -> Path:
+    made = a_model(folder, SHAPES | {EMBED: [rows, 4]})
+    change_json("config.json", vocab_size=rows)(made)
+    return made
+
+
+def test_padding_of_another_height_is_no_finding(tmp_path: Path) -> None:
+    base = padded(tmp_path / "base", 6)
+
+    for rows in (4, 5, 64):
+        checkpoint = padded(tmp_path / str(rows), rows)
+        assert check_checkpoint(checkpoint, read_model(base), base) == []
+
+
+def test_rows_that_no_tokenizer_explains_are_told(tmp_path: Path) -> None:
+    base = padded(tmp_path / "base", 6)
+    few, bare = padded(tmp_path / "few", 3), padded(tmp_path / "bare", 8)
+    (bare / "tokenizer.json").unlink()
+
+    (of_few,) = check_checkpoint(few, read_model(base), base)
+    (of_bare,) = check_checkpoint(bare, read_model(base), base)
+
+    assert (of_few.subject, of_few.message) == (
+        f"model.safetensors: tensor {EMBED}",
+        "expected the base's 6 rows, found 3, too few for 4 tokens",
+    )
+    assert of_bare.message == (
+        "expected the base's 6 rows, found 8, and no tokenizer that tells padding from tokens"
+    )
+    assert of_bare.hint == "put its tokenizer.json beside it"
+    assert check_checkpoint(bare, read_model(base), base, with_vocabulary=False) == []
 
 
 def test_a_unigram_vocabulary_is_read_in_the_order_of_ids(base: Path) -> None:
     data = {"model": {"type": "Unigram", "vocab": [["<unk>", 0.0], ["a", -1.5]]}}
     (base / "tokenizer.json").write_text(json.dumps(data))
 
-    assert weights.read_vocabulary(base) == {"<unk>": 0, "a": 1}
+    assert read_tokens(base) == {"<unk>": 0, "a": 1}
 
 
 def test_a_folder_without_tokenizer_has_no_vocabulary(tmp_path: Path, base: Path) -> None:
-    assert weights.read_vocabulary(tmp_path) is None
-    assert weights.read_vocabulary(base) == {"a": 0, "b": 1, "c": 2, "<end>": 3}
+    assert read_tokens(tmp_path) is None
+    assert read_tokens(base) == {"a": 0, "b": 1, "c": 2, "<end>": 3}
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"model": {"vocab": 3}}', '{"model": []}'])
@@ -326,7 +375,7 @@ def test_a_corner_of_re_or_json_is_a_finding(tmp_path: Path) -> None:
 def test_a_tokenizer_beyond_all_measure_is_not_read(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_MOST_JSON_BYTES", 10)
+    monkeypatch.setattr(vocabulary_module, "_MOST_JSON_BYTES", 10)
     checkpoint = a_model(tmp_path / "checkpoint")
     (checkpoint / "tokenizer.json").write_text("something that is not the base's")
 

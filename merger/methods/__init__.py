@@ -8,6 +8,7 @@
     breadcrumbs       breadcrumbs, breadcrumbs_ties
     sce               sce
     consensus         consensus
+    passthrough       passthrough
     bound             a recipe's method with its numbers, tensor by tensor
     bound_ties        the same for TIES
     bound_plugin      the same for a method that an installed package brings
@@ -37,6 +38,7 @@ from merger.methods.bound_sparse import before_sum, before_ties
 from merger.methods.bound_spectral import Spectral
 from merger.methods.bound_spherical import Spherical
 from merger.methods.bound_ties import Ties
+from merger.methods.passthrough import Passthrough
 from merger.methods.sparse_families import Breadcrumbs, Dare, Della
 from merger.request import Recipe
 
@@ -61,6 +63,7 @@ METHODS: Mapping[str, Callable[[Recipe, int], Method]] = {
     "iso_c": Spectral,
     "iso_cts": Spectral,
     "knots": Spectral,
+    "passthrough": Passthrough,
 }
 """Name in a recipe to the method that is bound to it; all others are of installed packages."""
 

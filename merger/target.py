@@ -1,0 +1,164 @@
+"""What a build makes: every tensor of the result, what is merged onto it, which files differ.
+
+Three shapes of result, one value: the base's own tensors; the base with the rows of a union of
+vocabularies; a stack of layers. The loop of `engine` does not know which of them it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from merger import vocabulary
+from merger.adapter import LoraTaskVector
+from merger.checkpoint import Checkpoint, Model, ModelTaskVector, StoredValues
+from merger.errors import InputError
+from merger.request import BuildRequest, Operand, Recipe, Term
+from merger.stack import Stack, StackedTaskVector, refuse_other_layers
+from merger.task_vector import TaskVector, TaskVectors
+from merger.vocabulary_views import ExtendedBase, Replaced, WidenedTaskVector
+from schemas.lora import CONFIG
+from schemas.stack import StackError, layers_of, stacked, stacked_config
+from schemas.vocabulary import with_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The result before a method runs: `base` names its tensors and what each starts from.
+
+    `source` is the base as it lies in its folder; `config` are the fields of config.json that are
+    not the base's, `files` whole files by name.
+    """
+
+    base: Model
+    vectors: TaskVectors
+    source: Checkpoint
+    config: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """All operands, open: the base, models and adapters by the index of their term."""
+
+    base: Checkpoint
+    models: Mapping[int, Checkpoint]
+    adapters: Mapping[int, LoraTaskVector]
+    compute: torch.dtype
+    device: torch.device
+
+    def target(
+        self,
+        base: Model,
+        vectors: list[TaskVector],
+        config: Mapping[str, Any],
+        files: Mapping[str, bytes],
+    ) -> Target:
+        shapes = {name: info.shape for name, info in base.tensors.items()}
+        values = TaskVectors(
+            vectors, shapes, lambda name: StoredValues(base, name, self.compute, self.device)
+        )
+        return Target(base, values, self.base, config, files)
+
+
+def open_target(
+    stack: ExitStack,
+    request: BuildRequest,
+    inputs: Mapping[str, Path],
+    compute: torch.dtype,
+    device: torch.device,
+) -> Target:
+    """Open all inputs of a request and hold them against each other; `stack` closes them.
+
+    Raises InputError for an input that does not fit the request.
+    """
+    opened = _open(stack, request, inputs, compute, device)
+    if request.recipe.slices:
+        return _stacked(opened, request.recipe)
+    return _merged(opened, request.recipe)
+
+
+def _folder(operand: Operand, inputs: Mapping[str, Path]) -> Path:
+    if operand.digest not in inputs:
+        raise InputError(f"no folder was given for {operand.digest}", term=operand.label)
+    return inputs[operand.digest]
+
+
+def _open(
+    stack: ExitStack,
+    request: BuildRequest,
+    inputs: Mapping[str, Path],
+    compute: torch.dtype,
+    device: torch.device,
+) -> _Opened:
+    base = Checkpoint(_folder(request.base, inputs), request.base.label)
+    stack.enter_context(closing(base))
+    models: dict[int, Checkpoint] = {}
+    adapters: dict[int, LoraTaskVector] = {}
+    for index, term in enumerate(request.recipe.terms):
+        operand, folder = term.operand, _folder(term.operand, inputs)
+        # A published merge may be an adapter too: `output.form` was its own choice.
+        if operand.kind == "adapter" or (folder / CONFIG).is_file():
+            vector = LoraTaskVector(folder, operand, base=base, compute=compute, device=device)
+            adapters[index] = stack.enter_context(closing(vector))
+        else:
+            model = Checkpoint(folder, operand.label)
+            models[index] = stack.enter_context(closing(model))
+    return _Opened(base, models, adapters, compute, device)
+
+
+def _merged(opened: _Opened, recipe: Recipe) -> Target:
+    """Return the base's tensors, or those of the base with the rows of a union."""
+    agree = vocabulary.unite if recipe.tokenizer == "union" else vocabulary.agree
+    agreed = agree(opened.base, opened.models)
+    base: Model = opened.base
+    if agreed.added:
+        base = ExtendedBase(opened.base, agreed, opened.models, opened.compute)
+
+    def vector(index: int, term: Term) -> TaskVector:
+        if index in opened.adapters:
+            inner = opened.adapters[index]
+            return WidenedTaskVector(inner, agreed) if agreed.added else inner
+        model: Model = opened.models[index]
+        if index in agreed.places:
+            model = Replaced(opened.models[index], base, agreed, agreed.places[index])
+        return ModelTaskVector(
+            model, term.operand, base=base, compute=opened.compute, device=opened.device
+        )
+
+    vectors = [vector(index, term) for index, term in enumerate(recipe.terms)]
+    config = with_rows(opened.base.config, agreed.rows) if agreed.rows > agreed.base_rows else {}
+    return opened.target(base, vectors, config, agreed.files)
+
+
+def _stacked(opened: _Opened, recipe: Recipe) -> Target:
+    """Return the tensors of a stack of layers."""
+    for term in vocabulary.agree(opened.base, opened.models).places:
+        why = "passthrough copies rows: expected as many rows of padding as in the base"
+        raise InputError(why, term=recipe.terms[term].label)
+    for model in opened.models.values():
+        refuse_other_layers(model, opened.base)
+    owners: dict[int | None, Checkpoint] = {None: opened.base}
+    for index in range(len(recipe.terms)):  # an adapter is folded into the base
+        owners[index] = opened.models.get(index, opened.base)
+    names = {term: sorted(model.tensors) for term, model in owners.items()}
+    try:
+        origins = stacked(names, recipe.slices)
+        configs = {term: model.config for term, model in owners.items()}
+        config = stacked_config(configs, layers_of(names[None]), recipe.slices)
+    except StackError as error:
+        raise InputError(error.why, field="recipe.slices") from error
+
+    def vector(index: int, term: Term) -> TaskVector:
+        taken = {name: o.name for name, o in origins.items() if o.term == index}
+        inner = opened.adapters.get(index)
+        return StackedTaskVector(inner, term.label, term.operand.digest, taken)
+
+    vectors = [vector(index, term) for index, term in enumerate(recipe.terms)]
+    base = Stack(owners, origins, opened.base.label)
+    return opened.target(base, vectors, config, {})
