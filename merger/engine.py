@@ -74,10 +74,10 @@ def build(
     """
     with ExitStack() as stack:
         base = stack.enter_context(
-            closing(Checkpoint(_folder(request.base, inputs), request.base.label))
+            closing(Checkpoint(folder_of(request.base, inputs), request.base.label))
         )
         compute = torch.float64 if request.recipe.compute == "float64" else torch.float32
-        vectors = _open_terms(stack, request, inputs, base, compute, limits.device)
+        vectors = open_terms(stack, request, inputs, base, compute, limits.device)
         layers = count_layers(base.tensors)
         method = METHODS[request.recipe.method](request.recipe, layers)
         method.check(vectors.touched)
@@ -89,7 +89,7 @@ def build(
         )
         writer = stack.enter_context(ArtifactWriter(output))
         writer.reserve(layout.size)
-        pool = stack.enter_context(_threads(limits.threads))
+        pool = stack.enter_context(own_threads(limits.threads))
         _LOG.info("merging %d of %d tensors", len(vectors.touched), len(base.tensors))
         method.survey(vectors, pool.map)
         held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
@@ -106,13 +106,14 @@ def build(
     return Built(writer.files, model_digest(contents), tree_digest(contents), figures)
 
 
-def _folder(operand: Operand, inputs: Mapping[str, Path]) -> Path:
+def folder_of(operand: Operand, inputs: Mapping[str, Path]) -> Path:
+    """Return the folder of an operand; InputError if none was given."""
     if operand.digest not in inputs:
         raise InputError(f"no folder was given for {operand.digest}", term=operand.label)
     return inputs[operand.digest]
 
 
-def _open_terms(
+def open_terms(
     stack: ExitStack,
     request: BuildRequest,
     inputs: Mapping[str, Path],
@@ -120,10 +121,14 @@ def _open_terms(
     compute: torch.dtype,
     device: torch.device,
 ) -> TaskVectors:
+    """Return the task vectors of the request's terms; their files are closed with `stack`.
+
+    Raises InputError for an operand that does not fit the base.
+    """
     vectors: list[TaskVector] = []
     for term in request.recipe.terms:
         kind = LoraTaskVector if term.operand.kind == "adapter" else ModelTaskVector
-        folder = _folder(term.operand, inputs)
+        folder = folder_of(term.operand, inputs)
         vector = kind(folder, term.operand, base=base, compute=compute, device=device)
         vectors.append(stack.enter_context(closing(vector)))
     shapes = {name: info.shape for name, info in base.tensors.items()}
@@ -135,7 +140,8 @@ def _written_dtype(request: BuildRequest) -> str:
     return "" if dtype == "base" else NAMES[getattr(torch, dtype)]
 
 
-def _threads(count: int) -> ThreadPoolExecutor:
+def own_threads(count: int) -> ThreadPoolExecutor:
+    """Return a pool of threads, each on one BLAS thread."""
     # One BLAS thread each: a product then has the same bits whatever `count` is.
     torch.set_num_threads(1)
     return ThreadPoolExecutor(count, "merger", initializer=lambda: torch.set_num_threads(1))

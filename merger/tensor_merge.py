@@ -65,7 +65,7 @@ class Merging:
         blocks = self.vectors.blocks(entry.name)
         dtype = DTYPES[entry.dtype]
         written = torch.empty(self.vectors.elements(entry.name), dtype=dtype)
-        deltas = self._hold(self.vectors.deltas(entry.name), entry.name)
+        deltas = self.hold(self.vectors.deltas(entry.name), entry.name)
         step = self.method.step(entry.name, self.vectors, deltas)
         tally = self._tally(entry.name, deltas, step.kept)
         for block in blocks:
@@ -81,7 +81,8 @@ class Merging:
         self._refuse_non_finite_terms(entry, deltas, tally)
         return Merged(entry, _bytes(written), tally)
 
-    def _hold(self, deltas: dict[int, Delta], name: str) -> dict[int, Delta]:
+    def hold(self, deltas: dict[int, Delta], name: str) -> dict[int, Delta]:
+        """Return the deltas of a tensor, computed once where the method reads them again."""
         size = self.vectors.elements(name) * len(deltas) * self.compute.itemsize
         if self.method.passes == 1 or size > self.held_bytes or size == 0:
             return deltas
