@@ -72,7 +72,16 @@ class Sums:
     @classmethod
     def of(cls, terms: int) -> Sums:
         """Return the sums over nothing."""
-        return cls(*(_grid(terms) for _ in range(3)), *(_row(terms) for _ in range(5)))
+        return cls(
+            products=_grid(terms),
+            together=_grid(terms),
+            agreement=_grid(terms),
+            weighted=_row(terms),
+            tensors_of=_row(terms),
+            elements_of=_row(terms),
+            projections=_row(terms),
+            signs_kept=_row(terms),
+        )
 
     def add(self, other: Sums) -> None:
         """Add the sums over other elements."""
