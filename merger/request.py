@@ -22,6 +22,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DTYPES = ("base", "float32", "bfloat16", "float16")
 _VERSIONED = ("adapter", "checkpoint")
+_SEED = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
 _OVERRIDES = ("density", "trim_density")
 
 
@@ -66,12 +67,13 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What determines the numbers: method, parameters, terms, precision."""
+    """What determines the numbers: method, parameters, terms, precision, seed if chance is used."""
 
     method: str
     parameters: Mapping[str, Any]
     terms: tuple[Term, ...]
     compute: str
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     if schema["x-seed"] != ("seed" in data):
         why = "expected a seed exactly where the method uses chance"
         raise InputError(why, field="recipe.seed")
+    if schema["x-seed"]:
+        _check_parameter(data["seed"], _SEED, "recipe.seed")
     if data["compute"] not in ("float32", "float64"):
         why = f"expected float32 or float64, found {data['compute']!r}"
         raise InputError(why, field="recipe.compute")
@@ -130,7 +134,7 @@ def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     ordered = _ordered(data["terms"], schema)
     terms = tuple(_term(term, index, schema) for index, term in enumerate(ordered))
     _check_terms(terms, parameters)
-    recipe = Recipe(method, parameters, terms, data["compute"])
+    recipe = Recipe(method, parameters, terms, data["compute"], data.get("seed"))
     return recipe, {**data, "terms": ordered}
 
 
@@ -160,7 +164,8 @@ def _term(data: Any, index: int, schema: Mapping[str, Any]) -> Term:
         raise InputError("expected a map", field=f"{term.field}.parameters")
     for name, value in term.parameters.items():
         where = f"{term.field}.parameters.{name}"
-        if name not in _OVERRIDES or name not in schema["properties"]:
+        known = schema["properties"].get(name, {"x-per-term": False})
+        if name not in _OVERRIDES or not known.get("x-per-term", True):
             raise InputError("expected a parameter that a term may override", field=where)
         _check_parameter(value, schema["properties"][name], where)
     return term
@@ -173,13 +178,15 @@ def _check_terms(terms: tuple[Term, ...], parameters: Mapping[str, Any]) -> None
             raise InputError("expected every term once, found it twice", field=term.field)
     if parameters.get("scope") != "model":
         return
-    densities = {"recipe.parameters.density": parameters["density"]}
+    # What trims the scope; in front of it DARE drops tensor by tensor.
+    share = "trim_density" if "trim_density" in parameters else "density"
+    densities = {f"recipe.parameters.{share}": parameters[share]}
     for term in terms:
-        if "density" in term.parameters:
-            densities[f"{term.field}.parameters.density"] = term.parameters["density"]
+        if share in term.parameters:
+            densities[f"{term.field}.parameters.{share}"] = term.parameters[share]
     for field, density in densities.items():
         if isinstance(density, Mapping):
-            raise InputError("a schedule of density needs scope: tensor", field=field)
+            raise InputError(f"a schedule of {share} needs scope: tensor", field=field)
 
 
 def _operand(data: Any, field: str, *, kinds: tuple[str, ...]) -> Operand:

@@ -8,7 +8,8 @@ in the compute dtype, between blocks in float64. Knows no file.
     kept            share of a term's elements that trimming keeps (zeros count as elements)
     cosines         of the terms' unweighted, untrimmed task vectors; 0 if one of them is zero
     sign_conflict   elements to which at least one term adds a positive and one a negative value,
-                    as a share of those to which any term adds something (weighted, after trimming)
+                    as a share of those to which any term adds something (weighted, after trimming;
+                    without the weights where signs are elected without them)
     delta_norm      ‖result - base‖ before the rounding on write
     nonzero         share of the touched tensors' elements with a delta that is not 0
 """

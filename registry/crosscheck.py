@@ -10,11 +10,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import schemas
+from registry import ranges
 from registry.errors import Problem, did_you_mean
 from registry.schema import method_parameters
 from registry.source import FieldPath, Source
 from registry.spec import Catalog, MergeSpec, Term
-from schemas.schedule import Scheduled, value_at
+from schemas.schedule import numbers_of, value_at
 
 Sources = Mapping[tuple[str, ...], Source]
 _AVERAGES = ("linear", "nuslerp", "multislerp", "karcher")
@@ -33,6 +34,7 @@ def check(catalog: Catalog, sources: Sources, broken: Collection[str]) -> list[P
         found += _terms(catalog, spec, source, broken)
         found += _counts(spec, source)
         found += _parameters(spec, source)
+        found += ranges.check(spec, source)
         found += _weights(spec, source)
         found += _evaluation(catalog, spec, source, broken)
         problems += found
@@ -134,15 +136,20 @@ def _parameters(spec: MergeSpec, source: Source) -> Iterator[Problem]:
             if name not in known:
                 message = f"{spec.method} has no parameter {name}"
                 yield source.problem(path, message, "remove it, or choose another method")
+            elif not known[name].get("x-per-term", True):
+                message = f"{name} of {spec.method} is one for all terms"
+                yield source.problem(path, message, "set it in recipe.parameters")
     if spec.parameters.get("scope") == "model":
-        path = ("recipe", "parameters", "density")
-        for place, density in [(path, spec.parameters.get("density"))] + [
-            (("recipe", "terms", number, "parameters", "density"), term.parameters.get("density"))
+        # What trims the scope; in front of it DARE drops tensor by tensor.
+        share = "trim_density" if "trim_density" in known else "density"
+        path = ("recipe", "parameters", share)
+        for place, density in [(path, spec.parameters.get(share))] + [
+            (("recipe", "terms", number, "parameters", share), term.parameters.get(share))
             for number, term in enumerate(spec.terms)
         ]:
             if isinstance(density, Mapping):
                 message = "expected a number with scope model, found a schedule"
-                yield source.problem(place, message, "use scope: tensor, or one density")
+                yield source.problem(place, message, f"use scope: tensor, or one {share}")
 
 
 def _weights(spec: MergeSpec, source: Source) -> Iterator[Problem]:
@@ -188,14 +195,6 @@ def zero_sum(
             hint = "" if spec.method in _AVERAGES else _why_positive(spec)[1]
             yield source.problem(("recipe", "terms"), message, hint)
             return
-
-
-def numbers_of(value: Scheduled) -> list[float]:
-    """Return every number that a number or schedule holds."""
-    if not isinstance(value, Mapping):
-        return [float(value)]
-    ends = [value[key] for key in ("embeddings", "head") if key in value]
-    return [*value["layers"], *ends, *(rule["value"] for rule in value.get("rules", ()))]
 
 
 def _evaluation(

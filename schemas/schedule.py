@@ -81,6 +81,14 @@ def value_at(value: Scheduled, name: str, layers: int) -> float:
     return sum(points) / len(points) if outside is None else float(outside)
 
 
+def numbers_of(value: Scheduled) -> list[float]:
+    """Return every number that a number or schedule holds."""
+    if not isinstance(value, Mapping):
+        return [float(value)]
+    ends = [value[key] for key in ("embeddings", "head") if key in value]
+    return [*value["layers"], *ends, *(rule["value"] for rule in value.get("rules", ()))]
+
+
 def _stretch(points: list[float], layer: int, layers: int) -> float:
     if layers <= 1 or len(points) == 1:
         return points[0]

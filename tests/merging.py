@@ -48,9 +48,11 @@ def request_of(
     compute: str = "float32",
     dtype: str = "base",
     max_shard_size: int = 5_000_000_000,
+    seed: int = 0,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Return a build request with every default written out."""
+    chance = {"seed": seed} if schemas.methods()[method]["x-seed"] else {}
     return {
         "format_version": 1,
         "numerics": schemas.numerics(),
@@ -60,6 +62,7 @@ def request_of(
             "parameters": parameters_of(method, **parameters),
             "terms": [_term(term) for term in terms],
             "compute": compute,
+            **chance,
         },
         "output": {"form": "model", "dtype": dtype, "max_shard_size": max_shard_size},
     }

@@ -457,7 +457,10 @@ def test_weights_that_cannot_be_averaged_are_refused_before_anything_is_read(
     negative = refused(tmp_path / "a", base, weighted(terms[:2], 1.0, -0.5), method="linear")
     zero = {"layers": [1.0, 0.0]}
     nothing = refused(tmp_path / "b", base, weighted(terms[:1], zero), normalize=True)
+    options = {"method": "ties", "combine": "weighted_mean"}
+    mean = refused(tmp_path / "c", base, weighted(terms[:2], 1.0, -0.5), **options)
 
+    assert (mean.field, mean.tensor[:13]) == ("recipe.parameters.combine", "model.layers.")
     assert negative.field == "recipe.terms"
     assert nothing.field == "recipe.parameters.normalize"
     assert nothing.tensor == "model.layers.1.self_attn.q_proj.weight"

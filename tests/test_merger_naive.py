@@ -108,20 +108,60 @@ OPTIONS = [
 ]
 
 
+SIGNED = {"first": 1.0, "second": -1.0, "third": 2.0}
+POSITIVE = {"first": 1.0, "second": 0.0, "third": 2.0}
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values()))[:40])
 def test_ties_is_trim_elect_merge(world: World, tmp_path: Path, options: dict[str, Any]) -> None:
+    expect_ties(world, tmp_path, SIGNED, options)
+
+
+UNWEIGHTED = [
+    {"election": election, "tie": tie, "combine": combine, "min_agreement": share}
+    for election, tie, combine, share in itertools.product(
+        ("unweighted_total", "unweighted_frequency"),
+        ("positive", "largest", "majority", "zero"),
+        ("mean", "sum", "max"),
+        (0.0, 2 / 3),
+    )
+]
+
+
+@pytest.mark.parametrize("options", UNWEIGHTED, ids=lambda o: "-".join(map(str, o.values()))[:40])
+def test_signs_can_be_elected_before_the_weights(
+    world: World, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    expect_ties(world, tmp_path, SIGNED, options)
+
+
+ELECTIONS = ("total", "frequency", "unweighted_total", "unweighted_frequency")
+
+
+@pytest.mark.parametrize("scope", ["tensor", "model"])
+@pytest.mark.parametrize("election", ELECTIONS)
+def test_a_weighted_mean_divides_by_the_agreeing_weights(
+    world: World, tmp_path: Path, election: str, scope: str
+) -> None:
+    options = {"election": election, "scope": scope, "combine": "weighted_mean", "tie": "zero"}
+    expect_ties(world, tmp_path, POSITIVE, options)
+
+
+def expect_ties(
+    world: World, output: Path, weights: dict[str, float], options: dict[str, Any]
+) -> None:
     # Powers of two: values collide often, so ties of magnitude and of sign both happen.
-    terms = world.terms({"first": 1.0, "second": -1.0, "third": 2.0}, {"third": 0.5})
+    terms = world.terms(weights, {"third": 0.5})
 
     built = merging.build(
-        tmp_path, world.base, terms, method="ties", compute="float64", density=0.3, **options
+        output, world.base, terms, method="ties", compute="float64", density=0.3, **options
     )
 
     parameters = merging.parameters_of("ties", density=0.3, **options)
-    weights = [term.weight for term in terms]
     densities = [term.parameters.get("density", 0.3) for term in terms]
-    delta = naive.ties(world.vectors(terms), weights, densities, parameters)
-    expect_close(world, tmp_path, delta)
+    found = [term.weight for term in terms]
+    delta = naive.ties(world.vectors(terms), found, densities, parameters)
+    expect_close(world, output, delta)
     nonzero = sum(int(np.count_nonzero(array)) for array in delta.values())
     elements = sum(array.size for array in delta.values())
     assert built.statistics["nonzero"] == pytest.approx(nonzero / elements, rel=1e-6)

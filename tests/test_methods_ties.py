@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from merger.methods import ties
+from merger.sparsify import find_cut, trim
 
 
 def values(*rows: list[float]) -> list[torch.Tensor]:
@@ -128,3 +129,108 @@ def test_the_agreement_asked_for_is_a_share_of_all_terms(
     share: float, terms: int, expected: int
 ) -> None:
     assert ties.agreeing_count(share, terms) == expected
+
+
+def test_a_negative_weight_turns_a_share_round_but_not_the_vote() -> None:
+    # Both positive, so + is elected; the second, of weight -2, takes its own share away.
+    rows = values([1.0, 1.0, -4.0], [3.0, -5.0, 1.0])
+    counted = ties.tally(rows)
+    sign = ties.elect(counted, "unweighted_total")
+    assert sign.tolist() == [1.0, -1.0, -1.0]
+
+    merged = {
+        combine: ties.merge(
+            counted,
+            sign,
+            rows,
+            combine=combine,
+            agreeing=0,
+            weights=(1.0, -2.0),
+            is_weighted=False,
+        ).tolist()
+        for combine in ("mean", "sum", "max")
+    }
+
+    assert merged == {
+        "mean": [(1.0 - 6.0) / 2, 10.0, -4.0],
+        "sum": [1.0 - 6.0, 10.0, -4.0],
+        "max": [-6.0, 10.0, -4.0],
+    }
+
+
+def test_of_two_equal_magnitudes_max_takes_the_positive_one() -> None:
+    rows = values([3.0], [6.0])
+    counted = ties.tally(rows)
+
+    for weights, expected in (((2.0, -1.0), 6.0), ((-2.0, 1.0), 6.0), ((-2.0, -1.0), -6.0)):
+        merged = ties.merge(
+            counted,
+            ties.elect(counted, "unweighted_frequency"),
+            rows,
+            combine="max",
+            agreeing=0,
+            weights=weights,
+            is_weighted=False,
+        )
+        assert merged.tolist() == [expected]
+
+
+def test_a_term_of_weight_zero_votes_and_is_counted_but_adds_nothing() -> None:
+    rows = values([-4.0, 2.0], [1.0, 0.0])
+    counted = ties.tally(rows)
+    sign = ties.elect(counted, "unweighted_total")
+
+    def merged(combine: str, agreeing: int = 0) -> list[float]:
+        return ties.merge(
+            counted,
+            sign,
+            rows,
+            combine=combine,
+            agreeing=agreeing,
+            weights=(0.0, 1.0),
+            is_weighted=False,
+        ).tolist()
+
+    assert sign.tolist() == [-1.0, 1.0]
+    assert merged("mean") == merged("weighted_mean") == merged("sum") == [0.0, 0.0]
+
+
+def test_a_weighted_mean_divides_by_the_weights_that_agree() -> None:
+    # Weighted values of weights 1, 3 and 0.5.
+    rows = values([2.0, 2.0, 0.0, -1.0], [9.0, -3.0, 0.0, -6.0], [-1.0, 4.0, 0.0, 0.0])
+    counted = ties.tally(rows)
+    sign = ties.break_ties(ties.elect(counted, "total"), rows, tie="positive", majority=0.0)
+
+    merged = ties.merge(
+        counted, sign, rows, combine="weighted_mean", agreeing=0, weights=(1.0, 3.0, 0.5)
+    )
+
+    assert merged.tolist() == [11.0 / 4.0, 6.0 / 1.5, 0.0, -7.0 / 4.0]
+
+
+@pytest.mark.parametrize("election", ["total", "frequency"])
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.5, 2.0, 0.25), (1.0, -0.7, 0.3)])
+def test_the_unweighted_elections_are_those_of_peft(
+    election: str, weights: tuple[float, ...]
+) -> None:
+    from peft.utils import merge_utils
+
+    generator = torch.Generator().manual_seed(1)
+    rows = [torch.randn(500, generator=generator) for _ in range(3)]
+    keep = 200
+    expected = merge_utils.ties(rows, torch.tensor(weights), keep / 500, election)
+
+    trimmed = [trim(row, find_cut(lambda row=row: [row], 500, keep), start=0) for row in rows]
+    counted = ties.tally(trimmed)
+    sign = ties.elect(counted, f"unweighted_{election}")
+    merged = ties.merge(
+        counted,
+        ties.break_ties(sign, trimmed, tie="positive", majority=0.0),
+        trimmed,
+        combine="mean",
+        agreeing=0,
+        weights=weights,
+        is_weighted=False,
+    )
+
+    torch.testing.assert_close(merged, expected, rtol=1e-6, atol=1e-7)

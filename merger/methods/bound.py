@@ -31,7 +31,7 @@ class Step(Protocol):
         """Elements that each of these terms keeps, None if nothing is trimmed tensor by tensor."""
 
     def values(self, taus: Sequence[torch.Tensor], block: Block) -> list[torch.Tensor]:
-        """Return the weighted (and trimmed) values of a block, flat."""
+        """Return the values of a block that are combined, flat: weighted, trimmed or dropped."""
 
     def combine(self, values: Sequence[torch.Tensor], block: Block) -> torch.Tensor:
         """Return the delta of a block from its values, flat."""

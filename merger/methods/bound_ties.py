@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 
 from merger.blocks import Block
-from merger.methods import task_arithmetic, ties
+from merger.errors import InputError
+from merger.methods import averages, task_arithmetic, ties
 from merger.methods.bound import Numbers, Run
 from merger.request import Recipe
 from merger.sparsify import Cut, find_cut, kept_count, trim
@@ -41,14 +42,18 @@ class TiesStep:
     majority: float = 0.0
     kept: tuple[int, ...] | None = None
 
+    @property
+    def _is_weighted(self) -> bool:
+        return not self.numbers.election.startswith(ties.UNWEIGHTED)
+
     def values(self, taus: Sequence[torch.Tensor], block: Block) -> list[torch.Tensor]:
-        """Return wᵢ·trim(τᵢ)."""
+        """Return what signs are elected from: wᵢ·trim(τᵢ), or trim(τᵢ) before the weights."""
         numbers = self.numbers
         trimmed = [
             trim(tau, cut, start=start + block.start)
             for tau, cut, start in zip(taus, numbers.cuts, numbers.starts, strict=True)
         ]
-        return task_arithmetic.weigh(trimmed, numbers.weights)
+        return task_arithmetic.weigh(trimmed, numbers.weights) if self._is_weighted else trimmed
 
     def combine(self, values: Sequence[torch.Tensor], _block: Block) -> torch.Tensor:
         """Return λ times the disjoint merge."""
@@ -57,7 +62,13 @@ class TiesStep:
         elected = ties.elect(counted, numbers.election)
         sign = ties.break_ties(elected, values, tie=numbers.tie, majority=self.majority)
         merged = ties.merge(
-            counted, sign, values, combine=numbers.combine, agreeing=numbers.agreeing
+            counted,
+            sign,
+            values,
+            combine=numbers.combine,
+            agreeing=numbers.agreeing,
+            weights=numbers.weights,
+            is_weighted=self._is_weighted,
         )
         return merged if numbers.lambda_ == 1.0 else merged * numbers.lambda_
 
@@ -84,10 +95,11 @@ class _ModelScope:
 
 @dataclass(slots=True)
 class Ties:
-    """TIES with the numbers of one recipe."""
+    """TIES with the numbers of one recipe; `share` is the parameter that trims, None if none."""
 
     recipe: Recipe
     layers: int
+    share: str | None = "density"
     passes: int = 3
     _scope: _ModelScope = field(default_factory=_ModelScope)
 
@@ -97,10 +109,19 @@ class Ties:
 
     @property
     def _is_model_scope(self) -> bool:
-        return bool(self.recipe.parameters["scope"] == "model")
+        # Methods that do not trim have no scope: each tensor is one.
+        return bool(self.recipe.parameters.get("scope") == "model")
 
     def check(self, names: Iterable[str]) -> None:
-        """Accept all numbers that the schema accepts."""
+        """Raise InputError for weights that `weighted_mean` cannot divide by their sum."""
+        if self.recipe.parameters["combine"] != "weighted_mean":
+            return
+        for name in names:
+            try:
+                averages.coefficients(self._numbers.weights(name))
+            except task_arithmetic.WeightError as error:
+                field = "recipe.parameters.combine"
+                raise InputError(str(error), tensor=name, field=field) from error
 
     def survey(self, vectors: TaskVectors, run: Run) -> None:
         """Find the cut of every term, and the majority if it is asked, for `scope: model`."""
@@ -125,7 +146,7 @@ class Ties:
         cuts: dict[int, Cut] = {}
         kept: list[int] = []
         for term, delta in deltas.items():
-            keep = kept_count(self._numbers.number("density", name, term), elements)
+            keep = self._kept_count(name, term, elements)
             cuts[term] = find_cut(_TensorStream(delta, blocks), elements, keep)
             kept.append(keep)
         step = TiesStep(self._at(name, deltas, cuts), kept=tuple(kept))
@@ -145,8 +166,13 @@ class Ties:
     def _model_cut(self, vectors: TaskVectors, term: int) -> tuple[Cut, int]:
         names = vectors.names(term)
         elements = sum(vectors.elements(name) for name in names)
-        keep = kept_count(self._numbers.number("density", names[0], term), elements)
+        keep = self._kept_count(names[0], term, elements)
         return find_cut(_TermStream(vectors, term), elements, keep), keep
+
+    def _kept_count(self, name: str, term: int, elements: int) -> int:
+        if self.share is None:
+            return elements
+        return kept_count(self._numbers.number(self.share, name, term), elements)
 
     def _elected_sum(self, vectors: TaskVectors, name: str) -> float:
         deltas = vectors.deltas(name)

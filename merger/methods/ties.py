@@ -1,9 +1,12 @@
 """TIES: trim, elect sign, disjoint merge (Yadav et al. 2023, "TIES-Merging", NeurIPS).
 
-Pure functions on N flat tensors (n,) in float32 or float64, weighted and trimmed already (trimming
-is `merger.sparsify`). Where we differ from the paper's code: weights multiply before the election
-(the paper has none, PEFT multiplies afterwards); `mean` divides by the number of agreeing terms,
-not by their weights, so a lone term of weight -1 subtracts (in mergekit it adds).
+Pure functions on N flat tensors (n,) in float32 or float64, trimmed already (trimming is
+`merger.sparsify`). The paper has no weights. Ours multiply before the election, as mergekit's do;
+with an `unweighted_` election afterwards, as PEFT's do: a term then agrees if its value before the
+weight has the elected sign, so a negative weight turns its share round but never its vote, and a
+term of weight 0 votes and is counted, yet adds nothing. `mean` divides by the number of agreeing
+terms, so a lone term of weight -1 subtracts (in mergekit, which divides by their weights, it adds);
+`weighted_mean` divides by their weights, of which none may be negative.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+UNWEIGHTED = "unweighted_"
+"""Prefix of the elections that look at the values before the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,11 @@ def _count(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 def elect(counted: Tally, election: str) -> torch.Tensor:
     """Return the elected sign per element: +1, -1, or 0 for a tie (TIES step 2), (n,).
 
-    `total` is the sign of Σ wᵢτᵢ, `frequency` the sign of the sum of their signs. The total is
-    formed as (sum of the positive) + (sum of the negative values): it is 0 exactly where both
-    weigh the same.
+    `total` is the sign of the sum of the values, `frequency` the sign of the sum of their signs;
+    with `unweighted_` before it the values are those before the weights. The total is formed as
+    (sum of the positive) + (sum of the negative values): it is 0 exactly where both weigh the same.
     """
-    if election == "total":
+    if election.removeprefix(UNWEIGHTED) == "total":
         return torch.sign(counted.positive + counted.negative)
     return torch.sign(counted.positives - counted.negatives)
 
@@ -94,25 +100,74 @@ def merge(
     *,
     combine: str,
     agreeing: int,
+    weights: Sequence[float] = (),
+    is_weighted: bool = True,
 ) -> torch.Tensor:
     """Return the disjoint merge of the values that agree with the elected sign (TIES step 3), (n,).
 
-    `combine` is `mean` over the number of agreeing terms, `sum`, or `max` by magnitude. An element
-    is zero unless at least `agreeing` terms agree.
+    `combine` is `mean` over the number of agreeing terms, `weighted_mean` over the sum of their
+    weights (0 where that is 0), `sum`, or `max` by magnitude (the positive one of two equals). An
+    element is zero unless at least `agreeing` terms agree. `weights` are needed for `weighted_mean`
+    and where the values do not hold them yet (`is_weighted` false); agreement is then judged on the
+    values as they are, and what is combined are wᵢ times the values.
     """
     if combine == "max":
-        positive, negative = peaks(values)
-    elif combine == "mean":
-        positive = counted.positive / counted.positives.clamp(min=1)
-        negative = counted.negative / counted.negatives.clamp(min=1)
-    else:
+        positive, negative = peaks(values) if is_weighted else _heaviest(values, weights)
+    elif is_weighted:
         positive, negative = counted.positive, counted.negative
+    else:
+        positive, negative = _weigh(values, weights)
+    if combine == "mean":
+        positive = positive / counted.positives.clamp(min=1)
+        negative = negative / counted.negatives.clamp(min=1)
+    elif combine == "weighted_mean":
+        above, below = _weights_of_sides(values, weights)
+        positive = torch.where(above > 0, positive / above, 0.0)
+        negative = torch.where(below > 0, negative / below, 0.0)
     if agreeing > 1:
         positive = torch.where(counted.positives >= agreeing, positive, 0.0)
         negative = torch.where(counted.negatives >= agreeing, negative, 0.0)
     merged = torch.where(sign > 0, positive, negative)
     # A sign of 0 is left only by `tie: zero`.
     return merged * sign.abs()
+
+
+def _weigh(
+    values: Sequence[torch.Tensor], weights: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return Σ wᵢ·valueᵢ over the positive and over the negative values."""
+    positive, negative = torch.zeros_like(values[0]), torch.zeros_like(values[0])
+    for value, weight in zip(values, weights, strict=True):
+        positive += value.clamp(min=0) * weight
+        negative += value.clamp(max=0) * weight
+    return positive, negative
+
+
+def _heaviest(
+    values: Sequence[torch.Tensor], weights: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the wᵢ·valueᵢ of largest magnitude among the positive and the negative values."""
+    pairs = list(zip(values, weights, strict=True))
+    found = []
+    for side in (
+        [value.clamp(min=0) * weight for value, weight in pairs],
+        [value.clamp(max=0) * weight for value, weight in pairs],
+    ):
+        highest, lowest = peaks(side)
+        found.append(torch.where(-lowest > highest, lowest, highest))
+    return found[0], found[1]
+
+
+def _weights_of_sides(
+    values: Sequence[torch.Tensor], weights: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of the weights of the positive and of the negative values."""
+    above, below = torch.zeros_like(values[0]), torch.zeros_like(values[0])
+    for value, weight in zip(values, weights, strict=True):
+        _, _, is_above, is_below = _count(value)
+        above += is_above * weight
+        below += is_below * weight
+    return above, below
 
 
 def agreeing_count(min_agreement: float, terms: int) -> int:

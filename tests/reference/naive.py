@@ -85,23 +85,25 @@ def ties(
     parameters: Mapping[str, Any],
 ) -> dict[str, Array]:
     """Return λ times the disjoint merge of the trimmed, weighted task vectors."""
-    scope = parameters["scope"]
+    scope = parameters.get("scope", "tensor")
+    is_weighted = not parameters["election"].startswith("unweighted")
     trimmed = [
         trim_model(vector, density, scope)
         for vector, density in zip(vectors, densities, strict=True)
     ]
     names = sorted({name for vector in vectors for name in vector})
+    # Of each element: what votes, what is added, the weight.
     columns = {
         name: [
-            [weight * value for value in vector[name].ravel()]
+            [(weight * value if is_weighted else value, weight * value, weight) for value in flat]
             for vector, weight in zip(trimmed, weights, strict=True)
-            if name in vector
+            for flat in ([vector[name].ravel()] if name in vector else [])
         ]
         for name in names
     }
     shapes = {name: tau.shape for vector in vectors for name, tau in vector.items()}
     signs = {
-        name: [_sign(values, parameters["election"]) for values in zip(*rows, strict=True)]
+        name: [_sign(_votes(values), parameters["election"]) for values in zip(*rows, strict=True)]
         for name, rows in columns.items()
     }
     whole = sum(sum(row) for row in signs.values())
@@ -110,7 +112,10 @@ def ties(
         majority = whole if scope == "model" else sum(signs[name])
         merged = [
             _merge(
-                values, sign or _tie(values, parameters["tie"], majority), parameters, len(weights)
+                values,
+                sign or _tie(_votes(values), parameters["tie"], majority),
+                parameters,
+                len(weights),
             )
             for values, sign in zip(zip(*columns[name], strict=True), signs[name], strict=True)
         ]
@@ -118,8 +123,16 @@ def ties(
     return result
 
 
+Ballot = tuple[float, float, float]
+"""What votes, what is added, the weight."""
+
+
+def _votes(values: Sequence[Ballot]) -> list[float]:
+    return [vote for vote, _, _ in values]
+
+
 def _sign(values: Sequence[float], election: str) -> int:
-    if election == "frequency":
+    if election.endswith("frequency"):
         return int(np.sign(sum(np.sign(value) for value in values)))
     positive = math.fsum(value for value in values if value > 0)
     negative = math.fsum(value for value in values if value < 0)
@@ -136,11 +149,14 @@ def _tie(values: Sequence[float], tie: str, majority: float) -> int:
     return 1
 
 
-def _merge(values: Sequence[float], sign: int, parameters: Mapping[str, Any], terms: int) -> float:
-    agreeing = [value for value in values if value * sign > 0]
+def _merge(values: Sequence[Ballot], sign: int, parameters: Mapping[str, Any], terms: int) -> float:
+    agreeing = [(value, weight) for vote, value, weight in values if vote * sign > 0]
     if not agreeing or len(agreeing) / terms < parameters["min_agreement"]:
         return 0.0
     if parameters["combine"] == "max":
-        return max(agreeing, key=abs)
-    total = math.fsum(agreeing)
+        return max((value for value, _ in agreeing), key=lambda value: (abs(value), value))
+    total = math.fsum(value for value, _ in agreeing)
+    if parameters["combine"] == "weighted_mean":
+        divisor = math.fsum(weight for _, weight in agreeing)
+        return total / divisor if divisor else 0.0
     return total if parameters["combine"] == "sum" else total / len(agreeing)
