@@ -124,7 +124,7 @@ class _Look:
         values = step.values(taus, block)
         sums.add_result(seen, step.combine(values, block))
         if self.has_masks:
-            sums.add_values(values)
+            sums.add_left(seen, values)
 
 
 def _report(

@@ -142,9 +142,13 @@ class TensorSums:
         local.result_square += dot(delta, delta)
         local.result_nonzero += int(torch.count_nonzero(is_there))
 
-    def add_values(self, values: Sequence[torch.Tensor]) -> None:
-        """Add the same block of what a method's random masks leave of the terms, flat."""
-        self._local.realised += signs(values)[1]
+    def add_left(self, block: _Block, values: Sequence[torch.Tensor]) -> None:
+        """Add the same block of what a method's random masks leave of the terms, flat.
+
+        Only where a value is 0 counts: before some elections it has no weight yet, so no sign.
+        """
+        pairs = zip(block.signs, values, strict=True)
+        self._local.realised += signs([sign * (value != 0) for sign, value in pairs])[1]
 
     def norms(self) -> list[float]:
         """Return ‖τᵢ‖ of these terms; not finite if a value is not."""

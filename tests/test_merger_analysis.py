@@ -13,6 +13,7 @@ import torch
 import schemas
 from merger import analysis, analysis_request, engine
 from merger.errors import InputError
+from merger.random_mask import random_mask
 from tests import merging, tiny
 from tests.merging import TermOf
 
@@ -101,24 +102,64 @@ def test_parts_are_layers_embeddings_and_head_and_add_up(base: Path, terms: list
     assert parts["head"]["sign_agreement"][0][1] is None
 
 
-def test_the_figures_are_numpys(base: Path, terms: list[TermOf]) -> None:
-    found = looked_at(operands_of(base, terms), base, terms)
-
-    before, after = tiny.read_tensors(base), tiny.read_tensors(terms[2].folder)
-    full = {name: after[name].astype(np.float64) - before[name] for name in before}
-    factors = tiny.read_tensors(terms[0].folder)
-    left = {}
+def lora_deltas(folder: Path) -> dict[str, Any]:
+    factors = tiny.read_tensors(folder)
+    found = {}
     for name in factors:
         if "lora_A" in name:
             target = name.removeprefix("base_model.model.").replace("lora_A.", "")
             product = factors[name.replace("lora_A", "lora_B")].astype(np.float64) @ factors[name]
-            left[target] = 2 * product
+            found[target] = 2 * product
+    return found
+
+
+def checkpoint_deltas(base: Path, folder: Path) -> dict[str, Any]:
+    before, after = tiny.read_tensors(base), tiny.read_tensors(folder)
+    return {name: after[name].astype(np.float64) - before[name] for name in before}
+
+
+def test_the_figures_are_numpys(base: Path, terms: list[TermOf]) -> None:
+    found = looked_at(operands_of(base, terms), base, terms)
+
+    left, full = lora_deltas(terms[0].folder), checkpoint_deltas(base, terms[2].folder)
     dot = sum(float((left[name] * full[name]).sum()) for name in left)
     norms = [np.sqrt(sum(float((v**2).sum()) for v in vector.values())) for vector in (left, full)]
     same = sum(int((left[name] * full[name] > 0).sum()) for name in left)
     both = sum(int((left[name] * full[name] != 0).sum()) for name in left)
     assert found["total"]["cosines"][0][2] == pytest.approx(dot / np.prod(norms), rel=1e-4)
     assert found["total"]["sign_agreement"][0][2] == pytest.approx(same / both, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("dare_linear", {"normalize": False}),
+        ("dare_ties", {}),
+        ("dare_ties", {"election": "unweighted_total"}),
+    ],
+)
+def test_the_conflict_that_masks_leave_is_counted_and_expected(
+    method: str, options: dict[str, Any], base: Path, terms: list[TermOf]
+) -> None:
+    pair = [terms[0], terms[2]]
+    data = request_of(base, pair, method, density=0.5, seed=7, **options)
+
+    found = looked_at(data, base, pair)["total"]
+
+    vectors = [lora_deltas(pair[0].folder), checkpoint_deltas(base, pair[1].folder)]
+    signs = [{name: np.sign(tau) for name, tau in vector.items()} for vector in vectors]
+    left = []
+    for vector, term in zip(signs, pair, strict=True):
+        kept = {
+            name: random_mask(7, merging.digest_of(term.folder), name).kept(0.5, 0, sign.size)
+            for name, sign in vector.items()
+        }
+        left.append({name: sign.reshape(-1) * kept[name] for name, sign in vector.items()})
+    conflicts = sum(int((left[0][name] * left[1][name] < 0).sum()) for name in left[0])
+    reached = sum(int(np.count_nonzero(sign)) for sign in signs[1].values())
+    reached += sum(int(((signs[1][n] == 0) & (signs[0][n] != 0)).sum()) for n in signs[0])
+    assert found["dare"]["realised"] == pytest.approx(conflicts / reached, rel=1e-6)
+    assert found["dare"]["expected"] == pytest.approx(found["sign_conflict"] / 4, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["task_arithmetic", "ties"])

@@ -122,13 +122,17 @@ def test_the_plain_sum_of_orthogonal_terms_keeps_all_of_both() -> None:
 
 
 def test_values_that_masks_left_count_where_their_signs_differ() -> None:
-    sums = TensorSums(terms=(0, 1), weights=(1.0, 1.0), densities=(0.5, 0.5))
-    sums.add([A, B])
-    sums.add_values([torch.tensor([2.0, -4.0, 0.0, 0.0]), torch.tensor([0.0, 2.0, 10.0, -6.0])])
+    # The first and the second element of both are left, and the last of b alone.
+    left = [torch.tensor([2.0, -4.0, 0.0, 0.0]), torch.tensor([4.0, 2.0, 0.0, -6.0])]
+    realised = []
+    for weight in (1.0, -1.0):
+        sums = TensorSums(terms=(0, 1), weights=(1.0, weight), densities=(0.5, 0.5))
+        sums.add_left(sums.add([A, B]), left)
+        found = figures(sums.total(2, 4), has_masks=True, has_result=True)
+        realised.append(found["dare"]["realised"])
 
-    found = figures(sums.total(2, 4), has_masks=True, has_result=True)
-
-    assert found["dare"] == {"expected": 0.125, "realised": 0.25}
+    assert realised == [0.25, 0.25]
+    assert found["dare"]["expected"] == 0.0625
 
 
 def test_a_tensor_that_a_term_has_not_is_no_agreement_and_no_conflict() -> None:
