@@ -25,6 +25,7 @@ NAMES = (
     "build-record",
     "plan",
     "analysis",
+    "recommendation",
 )
 
 

@@ -29,6 +29,7 @@ _COMMANDS = {
     "diff": ("reading", "Show what changed in a model since a revision."),
     "lineage": ("reading", "Show the ingredients of a model at any depth."),
     "analyze": ("looking", "Show how terms agree and what a merge leaves of them."),
+    "recommend": ("looking", "Propose a recipe for adapters, and say why."),
     "export": ("acting", "Copy a built model, byte for byte, into a folder."),
     "verify": ("acting", "Compare stored bytes with their digests."),
     "doctor": ("acting", "Check that everything is here that a sync needs."),

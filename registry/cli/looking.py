@@ -14,6 +14,9 @@ from registry.cli.acting import DEVICES, open_world
 from registry.cli.session import FORMATS, Session, open_session
 from registry.errors import UsageError
 from registry.record import BuildRecord
+from registry.spec import Ingredient
+from schemas.lora import CONFIG
+from schemas.model import read_config
 
 
 @click.command()
@@ -98,3 +101,75 @@ def _draw(answers: Sequence[Mapping[str, Any]], folder: Path) -> None:
             (place / name).write_bytes(data)
             count += 1
     click.echo(f"{count} pictures in {folder}", err=True)
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="ADAPTER...")
+@click.option("--subtract", multiple=True, metavar="ADAPTER", help="Take this one away.")
+@click.option("--device", type=DEVICES)
+@click.option("--format", "form", type=FORMATS, default="text")
+@click.pass_obj
+def recommend(
+    directory: Path,
+    names: tuple[str, ...],
+    subtract: tuple[str, ...],
+    device: str | None,
+    form: str,
+) -> int:
+    """Propose a recipe for adapters and checkpoints of one base, and say why.
+
+    The text is a merge spec with the reasons as comments: a starting point, to be measured.
+    """
+    from registry import recommendation, recommendation_report
+
+    session = open_session(directory)
+    catalog = session.loaded.catalog
+    found, less = _ingredients(session, names, subtract)
+    (answer,) = _answers(session, [analysis.of_operands(catalog, found)], 0.1, device)
+    ids = [one.id for one in found]
+    ranks = [_rank(session, one) for one in found]
+    facts = recommendation_report.facts_of(answer["figures"], ids, ranks, less)
+    advice = recommendation.recommend(facts)
+    text = recommendation_report.spec(
+        advice,
+        facts,
+        name=recommendation_report.free_name(ids, less, catalog.merges),
+        base=answer["base"],
+        operands=ids,
+        suites=catalog.suites,
+    )
+    if form == "json":
+        labels = [one.label for one in found]
+        data = recommendation_report.as_data(
+            advice, facts, base=answer["base"], labels=labels, text=text
+        )
+        click.echo(report.as_json(data))
+    else:
+        click.echo(text)
+    return 0
+
+
+def _ingredients(
+    session: Session, names: Sequence[str], subtract: Sequence[str]
+) -> tuple[list[Ingredient], int]:
+    """Return what is added, then what is subtracted, and how many the latter are."""
+    catalog = session.loaded.catalog
+    found = operands.find([*names, *subtract], catalog)
+    less = len(operands.find(subtract, catalog))
+    if not found:
+        msg = "expected an adapter or a checkpoint, found none"
+        raise UsageError(msg)
+    for kind, name, _ in found:
+        if kind == "merge":
+            msg = f"expected adapters and checkpoints, found merge {name}"
+            raise UsageError(msg, f"`registry analyze {name}` shows what is left of its terms")
+    return [catalog.ingredients[one] for one in found], less
+
+
+def _rank(session: Session, one: Ingredient) -> int | None:
+    """Return the largest rank that an adapter's configuration names."""
+    if one.kind != "adapter":
+        return None
+    config = read_config(session.root / one.folder, CONFIG)
+    ranks = [config.get("r"), *dict(config.get("rank_pattern") or {}).values()]
+    return max((rank for rank in ranks if isinstance(rank, int)), default=None)
