@@ -23,7 +23,7 @@ from merger.checkpoint import Checkpoint
 from merger.engine import Limits, Progress
 from merger.errors import InputError
 from merger.interference import Sums, TensorSums
-from merger.methods import METHODS
+from merger.methods import bind
 from merger.methods.bound import Numbers, Step
 from merger.request import Recipe
 from merger.tensor_merge import HELD_BYTES, Merging
@@ -48,7 +48,7 @@ def analyze(
         compute = torch.float64 if build.recipe.compute == "float64" else torch.float32
         vectors = engine.open_terms(stack, build, inputs, base, compute, limits.device)
         layers = count_layers(base.tensors)
-        method = METHODS[build.recipe.method](build.recipe, layers)
+        method = bind(build.recipe, layers)
         method.check(vectors.touched)
         pool = stack.enter_context(engine.own_threads(limits.threads))
         if request.has_recipe:

@@ -50,7 +50,7 @@ def model_card(request: BuildRequest) -> bytes:
         "",
         _summary(request),
         "",
-        schemas.methods()[recipe.method]["description"],
+        schemas.method(recipe.method)["description"],
         "",
         "## Parameters",
         "",

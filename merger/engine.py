@@ -24,7 +24,7 @@ from merger import card, statistics
 from merger.adapter import LoraTaskVector
 from merger.checkpoint import NAMES, Checkpoint, ModelTaskVector, StoredValues
 from merger.errors import InputError
-from merger.methods import METHODS
+from merger.methods import bind
 from merger.request import BuildRequest, Operand
 from merger.statistics import TensorTally
 from merger.task_vector import TaskVector, TaskVectors
@@ -79,7 +79,7 @@ def build(
         compute = torch.float64 if request.recipe.compute == "float64" else torch.float32
         vectors = open_terms(stack, request, inputs, base, compute, limits.device)
         layers = count_layers(base.tensors)
-        method = METHODS[request.recipe.method](request.recipe, layers)
+        method = bind(request.recipe, layers)
         method.check(vectors.touched)
         layout = plan_layout(
             base.tensors,

@@ -14,7 +14,9 @@ from typing import Any
 
 import schemas
 from merger.errors import InputError
+from schemas import plugins
 from schemas.canonical import canonical
+from schemas.plugins import PluginError
 from schemas.schedule import Scheduled
 
 FORMAT_VERSION = 1
@@ -114,11 +116,9 @@ def parse(data: Any) -> BuildRequest:
 def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     field = "recipe"
     keys = ("method", "parameters", "terms", "compute")
-    _expect_keys(data, field, required=keys, optional=("seed",))
+    _expect_keys(data, field, required=keys, optional=("seed", "package"))
     method = data["method"]
-    if method not in schemas.methods():
-        raise InputError(f"this merger has no method {method!r}", field="recipe.method")
-    schema = schemas.methods()[method]
+    schema = _method(method, data.get("package"))
     if schema["x-seed"] != ("seed" in data):
         why = "expected a seed exactly where the method uses chance"
         raise InputError(why, field="recipe.seed")
@@ -136,6 +136,23 @@ def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     _check_terms(terms, parameters)
     recipe = Recipe(method, parameters, terms, data["compute"], data.get("seed"))
     return recipe, {**data, "terms": ordered}
+
+
+def _method(name: Any, package: Any) -> Mapping[str, Any]:
+    """Return the method's entry; of a package's method, if the very version is installed."""
+    try:
+        schema = schemas.method(name) if isinstance(name, str) else None
+    except KeyError:
+        schema = None
+    except PluginError as error:
+        raise InputError(str(error), field="recipe.method") from error
+    if schema is None:
+        raise InputError(f"this merger has no method {name!r}", field="recipe.method")
+    plugin = None if name in schemas.methods() else plugins.find(name)
+    found = plugin.pinned if plugin else None
+    if package != found:
+        raise InputError(f"expected {package}, found {found}", field="recipe.package")
+    return schema
 
 
 def _ordered(terms: Any, schema: Mapping[str, Any]) -> list[Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import schemas
 from registry import crosscheck, documents, schema, suite_data
 from registry.errors import InvalidCatalog, Problem
 from registry.index import Index
@@ -146,8 +147,14 @@ def _parse(state: _Loading, kind: str, entry: Entry) -> Source | None:
         if document is None or problems:
             return None
         data = document.data
-        state.index.put_document(entry.path, entry.identity, data)
+        if not _depends_on_packages(data):
+            state.index.put_document(entry.path, entry.identity, data)
     return Source(entry.path, data, state.tree)
+
+
+def _depends_on_packages(data: Mapping[str, Any]) -> bool:
+    # Packages come, change and go without a trace in the file.
+    return data["kind"] == "merge" and data["recipe"]["method"] not in schemas.methods()
 
 
 def _path_problems(source: Source, kind: str, groups: Mapping[str, str]) -> list[Problem]:

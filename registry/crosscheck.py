@@ -114,7 +114,7 @@ def _missing(
 
 
 def _counts(spec: MergeSpec, source: Source) -> Iterator[Problem]:
-    method = schemas.methods()[spec.method]
+    method = schemas.method(spec.method)
     least, most = method["x-terms"], method.get("x-terms-max")
     if len(spec.terms) < least or (most is not None and len(spec.terms) > most):
         wanted = f"{least}" if least == most else f"at least {least}"
@@ -129,7 +129,7 @@ def _counts(spec: MergeSpec, source: Source) -> Iterator[Problem]:
 
 
 def _parameters(spec: MergeSpec, source: Source) -> Iterator[Problem]:
-    known = schemas.methods()[spec.method]["properties"]
+    known = schemas.method(spec.method)["properties"]
     for number, term in enumerate(spec.terms):
         for name in term.parameters:
             path: FieldPath = ("recipe", "terms", number, "parameters", name)

@@ -172,6 +172,9 @@ class Difference:
     is_input: bool = False
 
 
+_MAPS = ("package", "parameters")  # of a recipe, compared key by key
+
+
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
     """Return where two build requests differ; terms are matched by what they name, not by place."""
     differences = []
@@ -180,11 +183,13 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
     if old["base"] != new["base"]:
         differences.append(_input_change(old["base"], new["base"]))
     old_recipe, new_recipe = old["recipe"], new["recipe"]
-    for key in sorted((old_recipe.keys() | new_recipe.keys()) - {"terms", "parameters"}):
+    for key in sorted((old_recipe.keys() | new_recipe.keys()) - {"terms", *_MAPS}):
         if old_recipe.get(key) != new_recipe.get(key):
             where = f"recipe.{key}"
             differences.append(Difference(where, old_recipe.get(key), new_recipe.get(key)))
-    differences += _fields("recipe.parameters", old_recipe["parameters"], new_recipe["parameters"])
+    for key in _MAPS:
+        olds, news = old_recipe.get(key, {}), new_recipe.get(key, {})
+        differences += _fields(f"recipe.{key}", olds, news)
     differences += _terms(old_recipe["terms"], new_recipe["terms"])
     differences += _fields("output", old["output"], new["output"])
     return differences

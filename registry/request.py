@@ -14,7 +14,7 @@ from typing import Any
 import schemas
 from registry.schema import default_of, method_parameters
 from registry.spec import Catalog, Gate, MergeSpec, Term
-from schemas import canonical
+from schemas import canonical, plugins
 
 Request = Mapping[str, Any]
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -45,7 +45,7 @@ class Declaration:
             is_open = source["kind"] == "merge"
             pinned = {**source, "digest": digests[source["name"]]} if is_open else source
             terms.append({**term, "input": pinned})
-        if schemas.methods()[recipe["method"]]["x-symmetric"]:
+        if schemas.method(recipe["method"])["x-symmetric"]:
             terms.sort(key=lambda term: (term["input"]["digest"], canonical.canonical(term)))
         return {**self.request, "recipe": {**recipe, "terms": terms}}
 
@@ -94,7 +94,7 @@ def _declaration(catalog: Catalog, spec: MergeSpec, revoked: str) -> Declaration
 
 
 def _request(catalog: Catalog, spec: MergeSpec) -> dict[str, Any]:
-    method = schemas.methods()[spec.method]
+    method = schemas.method(spec.method)
     base = catalog.base(spec.base)
     recipe: dict[str, Any] = {
         "method": spec.method,
@@ -104,6 +104,8 @@ def _request(catalog: Catalog, spec: MergeSpec) -> dict[str, Any]:
     }
     if method["x-seed"]:
         recipe["seed"] = spec.seed
+    if spec.method not in schemas.methods():
+        recipe["package"] = _package(spec.method)
     return {
         "format_version": 1,
         "numerics": schemas.numerics(),
@@ -111,6 +113,12 @@ def _request(catalog: Catalog, spec: MergeSpec) -> dict[str, Any]:
         "recipe": recipe,
         "output": output(spec.output),
     }
+
+
+def _package(method: str) -> dict[str, str]:
+    plugin = plugins.find(method)
+    assert plugin is not None, "the catalog was checked"
+    return plugin.pinned
 
 
 def _term(catalog: Catalog, term: Term) -> dict[str, Any]:

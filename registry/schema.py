@@ -17,6 +17,8 @@ import schemas
 from registry import cures
 from registry.documents import MAX_PROBLEMS, Document, Path_, field_text, numbers
 from registry.errors import Problem, did_you_mean
+from schemas import plugins
+from schemas.plugins import PluginError
 
 LARGEST_INTEGER = 2**53 - 1
 """Beyond it, canonical JSON has no whole numbers: programs would read different ones."""
@@ -56,14 +58,29 @@ def validate(document: Document, kind: str) -> list[Problem]:
 
 
 def _findings(document: Document, kind: str) -> Iterator[Problem]:
-    for error in _validator(kind).iter_errors(document.data):
+    try:
+        package = _package_method(document.data) if kind == "merge" else ""
+        validator = _validator(kind, package)
+    except PluginError as broken:
+        yield _problem(document, ("recipe", "method"), str(broken), "mend or remove the package")
+        return
+    for error in validator.iter_errors(document.data):
         yield from _explain(document, tuple(error.absolute_path), error)
     yield from _unusable(document)
 
 
+def _package_method(data: Any) -> str:
+    """Return the recipe's method if an installed package brings it, nothing otherwise."""
+    recipe = data.get("recipe")
+    method = recipe.get("method") if isinstance(recipe, dict) else None
+    if not isinstance(method, str) or method in schemas.methods():
+        return ""
+    return method if plugins.find(method) else ""
+
+
 def method_parameters(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return every parameter of a method, those not given with their default."""
-    parameters = schemas.methods()[method]["properties"]
+    parameters = schemas.method(method)["properties"]
     return {name: given.get(name, facts.get("default")) for name, facts in parameters.items()}
 
 
@@ -96,7 +113,7 @@ def _unusable(document: Document) -> Iterator[Problem]:
 
 
 @cache
-def _validator(kind: str) -> Any:
+def _validator(kind: str, package_method: str = "") -> Any:
     from jsonschema import Draft202012Validator, validators
 
     def is_integer(_: Any, value: Any) -> bool:
@@ -109,7 +126,12 @@ def _validator(kind: str) -> Any:
     checker = checker.redefine("number", is_number)
     keywords = {"pattern": _check_pattern, "x-range": _check_range}
     make: Any = validators.extend  # untyped
-    return make(Draft202012Validator, keywords, type_checker=checker)(schemas.load(kind))
+    return make(Draft202012Validator, keywords, type_checker=checker)(_schema(kind, package_method))
+
+
+def _schema(kind: str, package_method: str) -> dict[str, Any]:
+    plugin = plugins.find(package_method) if package_method else None
+    return plugins.extend(schemas.load(kind), plugin) if plugin else schemas.load(kind)
 
 
 def _check_pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[Any]:

@@ -8,6 +8,7 @@ library and `rfc8785` are used, so that asking a question costs no heavy import.
     digest      tree digests of folders; which files make a model
     header      the header of one safetensors file, held to our rules, without reading a tensor
     model       names and shapes of a model folder, single file or sharded
+    plugins     methods that installed packages bring, found and read without importing them
     lora        which base tensor an adapter's factors change, and by which scale
     schedule    one number per tensor from a number or a schedule
 """
@@ -15,6 +16,7 @@ library and `rfc8785` are used, so that asking a question costs no heavy import.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -60,3 +62,17 @@ def methods() -> dict[str, dict[str, Any]]:
     """
     table: dict[str, dict[str, Any]] = load("merge")["$defs"]["methods"]
     return table
+
+
+def method(name: str) -> Mapping[str, Any]:
+    """Return the entry of one method, of ours or of an installed package.
+
+    Raises KeyError for a method that is neither, PluginError for a package's broken entry.
+    """
+    if name in methods():
+        return methods()[name]
+    from schemas import plugins  # finding packages costs 20 ms
+
+    if (plugin := plugins.find(name)) is None:
+        raise KeyError(name)
+    return plugin.schema

@@ -13,6 +13,7 @@
     bound_sparse      the same for methods that sparsify deltas in front of a sum or of TIES
     sparse_families   how they sparsify: DARE, DELLA, Breadcrumbs
     bound_sce         the same for SCE, bound_consensus for consensus
+    bound_plugin      the same for a method that an installed package brings
 
 Names, ranges and defaults of parameters stand in the merge schema and nowhere else; the table here
 says only which code a name means. Nothing here knows models, files or devices.
@@ -24,6 +25,7 @@ from collections.abc import Callable, Mapping
 
 from merger.methods.bound import Additive, Method
 from merger.methods.bound_consensus import Consensus
+from merger.methods.bound_plugin import PluginMethod
 from merger.methods.bound_sce import Sce
 from merger.methods.bound_sparse import before_sum, before_ties
 from merger.methods.bound_ties import Ties
@@ -43,4 +45,9 @@ METHODS: Mapping[str, Callable[[Recipe, int], Method]] = {
     "sce": Sce,
     "consensus": Consensus,
 }
-"""Name in a recipe to the method that is bound to it."""
+"""Name in a recipe to the method that is bound to it; all others are of installed packages."""
+
+
+def bind(recipe: Recipe, layers: int) -> Method:
+    """Return the recipe's method with its numbers, for a base of so many layers."""
+    return METHODS.get(recipe.method, PluginMethod)(recipe, layers)
