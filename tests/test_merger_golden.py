@@ -47,6 +47,12 @@ BUILDS: dict[str, dict[str, Any]] = {
         "lambda_": 0.5,
         "max_shard_size": 4000,
     },
+    "model_stock": {"method": "model_stock", "weights": (1.0, 1.0, 1.0)},
+    "model_stock by row": {
+        "method": "model_stock",
+        "weights": (1.0, 1.0, 1.0),
+        "granularity": "row",
+    },
 }
 
 

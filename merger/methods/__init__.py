@@ -14,6 +14,12 @@
     sparse_families   how they sparsify: DARE, DELLA, Breadcrumbs
     bound_sce         the same for SCE, bound_consensus for consensus
     bound_plugin      the same for a method that an installed package brings
+    spherical         slerp, nuslerp, multislerp, karcher
+    model_stock       model_stock
+    gram              Gram matrices of one tensor's operands
+    bound_spherical   the same as `bound` for spherical means and Model Stock
+    spectral          tsv_m, iso_c, iso_cts, the shared basis of knots
+    bound_spectral    the same as `bound` for them
 
 Names, ranges and defaults of parameters stand in the merge schema and nowhere else; the table here
 says only which code a name means. Nothing here knows models, files or devices.
@@ -28,6 +34,8 @@ from merger.methods.bound_consensus import Consensus
 from merger.methods.bound_plugin import PluginMethod
 from merger.methods.bound_sce import Sce
 from merger.methods.bound_sparse import before_sum, before_ties
+from merger.methods.bound_spectral import Spectral
+from merger.methods.bound_spherical import Spherical
 from merger.methods.bound_ties import Ties
 from merger.methods.sparse_families import Breadcrumbs, Dare, Della
 from merger.request import Recipe
@@ -44,6 +52,15 @@ METHODS: Mapping[str, Callable[[Recipe, int], Method]] = {
     "breadcrumbs_ties": before_ties(Breadcrumbs),
     "sce": Sce,
     "consensus": Consensus,
+    "slerp": Spherical,
+    "nuslerp": Spherical,
+    "multislerp": Spherical,
+    "karcher": Spherical,
+    "model_stock": Spherical,
+    "tsv_m": Spectral,
+    "iso_c": Spectral,
+    "iso_cts": Spectral,
+    "knots": Spectral,
 }
 """Name in a recipe to the method that is bound to it; all others are of installed packages."""
 
