@@ -5,7 +5,8 @@ in the compute dtype, between blocks in float64. Knows no file.
 
     norm            ‖τᵢ‖ of a term, before trimming, without its weight
     weighted_norm   ‖wᵢτᵢ‖
-    kept            share of a term's elements that trimming keeps (zeros count as elements)
+    kept            share of a term's elements that trimming or selecting keeps (zeros count as
+                    elements); of a random drop the expected share
     cosines         of the terms' unweighted, untrimmed task vectors; 0 if one of them is zero
     sign_conflict   elements to which at least one term adds a positive and one a negative value,
                     as a share of those to which any term adds something (weighted, after trimming;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 import schemas
 from merger import analysis, analysis_request, engine
 from merger.errors import InputError
+from merger.methods import METHODS
 from merger.random_mask import random_mask
 from tests import merging, tiny
 from tests.merging import TermOf
@@ -86,6 +88,27 @@ def test_a_trimmed_result_is_the_one_that_a_build_writes(
 
     assert found["total"]["result"]["norm"] == built["delta_norm"]
     assert found["total"]["result"]["nonzero"] == built["nonzero"]
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_is_looked_at_with_the_result_that_a_build_writes(
+    method: str, base: Path, terms: list[TermOf], tmp_path: Path
+) -> None:
+    has_weights = schemas.methods()[method]["x-weights"]
+    pair = [
+        dataclasses.replace(term, weight=weight)
+        for term, weight in zip(terms[:2], (1.0, 0.5), strict=True)
+    ]
+    if not has_weights:
+        pair = [dataclasses.replace(term, weight=1.0) for term in pair]
+    built = merging.build(tmp_path / "out", base, pair, method=method).statistics
+
+    found = looked_at(request_of(base, pair, method), base, pair)["total"]
+
+    assert found["result"]["norm"] == built["delta_norm"]
+    assert found["cosines"] == built["cosines"]
+    assert [term["norm"] for term in found["terms"]] == [term["norm"] for term in built["terms"]]
+    assert all(-1 < share < 3 for share in found["result"]["survival"])
 
 
 def test_parts_are_layers_embeddings_and_head_and_add_up(base: Path, terms: list[TermOf]) -> None:

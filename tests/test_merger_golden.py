@@ -21,6 +21,7 @@ from tests.merging import TermOf
 
 GOLDEN = Path(__file__).parent / "golden/merger/digests.json"
 SCHEDULE = {"layers": [0.5, 1.0], "rules": [{"match": "*.v_proj.*", "value": 2.0}]}
+SCHEDULE_OF_SHARES = {"layers": [0.25, 0.5], "embeddings": 1.0}
 BUILDS: dict[str, dict[str, Any]] = {
     "linear": {"method": "linear", "weights": (1.0, 0.5, 2.0)},
     "task_arithmetic": {"weights": (SCHEDULE, -0.5, 0.25), "lambda_": 0.75},
@@ -53,6 +54,35 @@ BUILDS: dict[str, dict[str, Any]] = {
         "weights": (1.0, 1.0, 1.0),
         "granularity": "row",
     },
+    "ties elected before the weights": {
+        "method": "ties",
+        "election": "unweighted_total",
+        "tie": "largest",
+    },
+    "ties by weighted mean": {
+        "method": "ties",
+        "combine": "weighted_mean",
+        "weights": (1.0, 0.5, 0.25),
+        "scope": "model",
+    },
+    "dare_linear": {"method": "dare_linear", "density": 0.25, "normalize": False, "seed": 1},
+    "dare_ties": {"method": "dare_ties", "density": SCHEDULE_OF_SHARES, "trim_density": 0.3},
+    "dare_ties over the model": {
+        "method": "dare_ties",
+        "density": 0.5,
+        "trim_density": 0.2,
+        "scope": "model",
+        "tie": "majority",
+        "seed": 2**53 - 1,
+    },
+    "della_linear": {"method": "della_linear", "lambda_": 0.5},
+    "della": {"method": "della", "density": 0.6, "epsilon": 0.3, "rescale": False, "seed": 3},
+    "della in float64": {"method": "della", "compute": "float64", "dtype": "float32"},
+    "breadcrumbs": {"method": "breadcrumbs", "density": 0.5, "gamma": 0.1},
+    "breadcrumbs_ties": {"method": "breadcrumbs_ties", "election": "frequency"},
+    "sce": {"method": "sce", "density": 0.3, "weights": (1.0, 1.0, 1.0)},
+    "sce of all elements": {"method": "sce", "weights": (1.0, 1.0, 1.0), "lambda_": 0.5},
+    "consensus": {"method": "consensus", "mask_lambda": SCHEDULE_OF_SHARES},
 }
 
 

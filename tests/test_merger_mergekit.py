@@ -1,4 +1,4 @@
-"""linear, task_arithmetic and ties against the numbers of mergekit, parameters translated."""
+"""Methods without chance against the numbers of mergekit, parameters translated."""
 
 from __future__ import annotations
 

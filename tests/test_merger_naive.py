@@ -89,11 +89,11 @@ def test_task_arithmetic_is_the_weighted_sum(world: World, tmp_path: Path) -> No
     expect(world, tmp_path, naive.task_arithmetic(world.vectors(terms), weights, 0.75))
 
 
-def expect_close(world: World, output: Path, delta: dict[str, Any]) -> None:
+def expect_close(world: World, output: Path, delta: dict[str, Any], atol: float = 0.0) -> None:
     base, built = tiny.read_tensors(world.base), tiny.read_tensors(output)
     for name, array in base.items():
         expected = (array.astype(np.float64) + delta.get(name, 0.0)).astype(np.float32)
-        np.testing.assert_allclose(built[name], expected, rtol=2**-23, atol=0, err_msg=name)
+        np.testing.assert_allclose(built[name], expected, rtol=2**-23, atol=atol, err_msg=name)
 
 
 OPTIONS = [

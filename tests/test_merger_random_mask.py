@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 
 import numpy as np
@@ -12,23 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merger.random_mask import RandomMask, random_mask
-
-_WORD = 2**64
-_MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
-_WEYL = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
-
-
-def philox(counter: list[int], key: list[int]) -> list[int]:
-    """Philox4x64-10: Salmon et al. 2011, section 3.3 and table 2."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        high0, low0 = divmod(_MULTIPLIERS[0] * c0, _WORD)
-        high1, low1 = divmod(_MULTIPLIERS[1] * c2, _WORD)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + _WEYL[0]) % _WORD, (k1 + _WEYL[1]) % _WORD
-    return [c0, c1, c2, c3]
-
+from tests.reference.philox import WORD, key_of, philox, word
 
 # Random123's known answers for philox4x64 with 10 rounds: counter, key, result.
 KNOWN = [
@@ -38,8 +20,8 @@ KNOWN = [
         [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B],
     ),
     (
-        [_WORD - 1] * 4,
-        [_WORD - 1] * 2,
+        [WORD - 1] * 4,
+        [WORD - 1] * 2,
         [0x87B092C3013FE90B, 0x438C3C67BE8D0224, 0x9CC7D7C69CD777B6, 0xA09CAEBF594F0BA0],
     ),
     (
@@ -56,17 +38,11 @@ def test_the_generator_gives_the_known_answers_of_random123(
 ) -> None:
     # numpy raises the counter by one before the first call.
     before = sum(word << (64 * place) for place, word in enumerate(counter)) - 1
-    words = [(before >> (64 * place)) % _WORD for place in range(4)]
+    words = [(before >> (64 * place)) % WORD for place in range(4)]
     generator = np.random.Philox(key=np.array(key, np.uint64), counter=np.array(words, np.uint64))
 
     assert philox(counter, key) == expected
     assert generator.random_raw(4).tolist() == expected
-
-
-def word(key: tuple[int, int], index: int) -> int:
-    """The 32-bit word of an element, from the definition alone."""
-    call = philox([index // 8 + 1, 0, 0, 0], list(key))
-    return (call[index % 8 // 2] >> (32 * (index % 2))) % 2**32
 
 
 KEY = (0x0123456789ABCDEF, 0xFEDCBA9876543210)
@@ -82,13 +58,12 @@ def test_a_word_is_found_by_its_elements_index_alone(start: int, count: int) -> 
 
 def test_the_key_is_cut_from_the_sha256_of_canonical_json() -> None:
     operand = "sha256:" + "7" * 64
-    fields = {"digest": operand, "seed": 42, "tensor": "model.norm.weight"}
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    raw = hashlib.sha256(text.encode()).digest()
 
     found = random_mask(42, operand, "model.norm.weight")
 
-    assert found.key == (int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:16], "big"))
+    assert found.key == key_of(42, operand, "model.norm.weight")
+    # Once and for all: `printf '{"digest":"sha256:7…7","seed":42,"tensor":"…"}' | sha256sum`.
+    assert found.key == (0x518110E1583797FF, 0xB27BF57588E9EA2E)
 
 
 def test_another_seed_operand_or_tensor_gives_another_mask() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import schemas
+from merger.methods import METHODS
 from registry import recommendation, recommendation_report
 from registry.recommendation import RULES, Facts, recommend
 from registry.spec import IngredientId
@@ -62,6 +63,7 @@ def test_the_first_rule_that_applies_speaks(rule: str, found: Facts, method: str
 def test_every_rule_is_spoken_somewhere_and_rests_on_something() -> None:
     assert [rule.name for rule in RULES] == list(dict.fromkeys(rule for rule, _, _ in CASES))
     for rule in RULES:
+        assert rule.method in METHODS
         assert "arXiv:" in rule.source or rule.source.startswith("our catalog: ")
 
 

@@ -4,7 +4,7 @@ Here are the keep probabilities; dropping and rescaling is `dare.drop` with one 
 element. As in the authors' code a row's magnitudes are ranked 0 … C-1 and p rises linearly with
 the rank from density - ε to density + ε, what is kept is divided by its own p (mergekit matches L1
 norms instead). Where we differ from that code: our ε is half the width of the range, as mergekit's
-(`window_size` there is the whole of it); equal magnitudes are ranked by index, there at random;
+(`window_size` there is the whole of it); equal magnitudes are ranked by index, there in no order;
 a row of one element has p = density, there 0/0; both ends must be probabilities, there a line is
 printed; density 1 is no exception. A row is what `merger.blocks` calls one: the first dimension
 counts rows, all others are its columns; a vector is a single row, as there.

@@ -46,7 +46,7 @@ def select(
 
 def square_sum(value: torch.Tensor) -> float:
     """Return the sum of the squares of a block, in float64."""
-    return float(value.double().square_().sum())
+    return float(value.double().square().sum())
 
 
 def shares(squares: Sequence[float]) -> tuple[float, ...]:

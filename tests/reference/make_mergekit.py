@@ -84,6 +84,42 @@ CASES: list[dict[str, Any]] = [
         "parameters": {"density": 0.5, "normalize": False},
         "ours": {"density": 0.5, "combine": "sum", "election": "frequency"},
     },
+    {
+        "name": "ties: with any weights its normalize is our weighted mean",
+        "method": "ties",
+        "weights": POSITIVE,
+        "parameters": {"density": 0.6, "normalize": True, "lambda": 1.1},
+        "ours": {"density": 0.6, "combine": "weighted_mean", "lambda": 1.1},
+    },
+    {
+        "name": "breadcrumbs, where it removes at least one outlier",
+        "method": "breadcrumbs",
+        "weights": SIGNED,
+        "parameters": {"density": 0.5, "gamma": 0.1, "lambda": 0.7},
+        "ours": {"density": 0.5, "gamma": 0.1, "lambda": 0.7},
+    },
+    {
+        "name": "breadcrumbs, normalised",
+        "method": "breadcrumbs",
+        "weights": POSITIVE,
+        "parameters": {"density": 0.9, "gamma": 0.05, "normalize": True},
+        "ours": {"density": 0.9, "gamma": 0.05, "normalize": True},
+    },
+    {
+        "name": "breadcrumbs with election",
+        "method": "breadcrumbs_ties",
+        "weights": SIGNED,
+        "parameters": {"density": 0.5, "gamma": 0.1},
+        "ours": {"density": 0.5, "gamma": 0.1, "combine": "sum"},
+    },
+    {"name": "sce", "method": "sce", "weights": ONES, "parameters": {}, "ours": {}},
+    {
+        "name": "sce of half the elements, none of variance 0",
+        "method": "sce",
+        "weights": ONES,
+        "parameters": {"select_topk": 0.5},
+        "ours": {"density": 0.5},
+    },
 ]
 
 
@@ -106,6 +142,8 @@ def main() -> None:
 def _merge(case: dict[str, Any], base: torch.Tensor, models: list[torch.Tensor]) -> torch.Tensor:
     method = BY_COUNT if case["method"] == "ties_by_count" else get(case["method"])
     parameters = {**case["parameters"], "weight": case["weights"]}
+    if case["method"] == "sce":
+        del parameters["weight"]
     if case["method"] == "linear":
         return merge_tensors(models, method, parameters=parameters)
     return merge_tensors([base, *models], method, parameters=parameters, base_index=0)
