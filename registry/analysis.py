@@ -35,7 +35,8 @@ class Question:
 def of_merge(one: Declaration, digests: Mapping[str, str]) -> Question:
     """Return the question about a declared merge; `digests` are those of the published models.
 
-    Raises RegistryError for a merge that it is made of and that was never built.
+    Raises RegistryError for a merge that it is made of and that was never built, and for a merge
+    without terms.
     """
     for name in one.upstream:
         if name not in digests:
@@ -44,6 +45,9 @@ def of_merge(one: Declaration, digests: Mapping[str, str]) -> Question:
     request = one.pin(digests)
     recipe = request["recipe"]
     terms = tuple(term["input"] for term in recipe["terms"])
+    if not terms:
+        msg = f"{one.model}: expected a term to look at, found none"
+        raise RegistryError(msg)
     return Question(one.model, request["base"], terms, recipe)
 
 

@@ -49,8 +49,10 @@ def short_names(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def of_analysis(answer: Mapping[str, Any]) -> dict[str, Chart]:
-    """Return the charts of an analysis by name."""
+    """Return the charts of an analysis by name; none if its terms touch nothing."""
     figures = answer["figures"]
+    if not figures["parts"]:
+        return {}
     names = short_names(figures["terms"])
     subject = answer["model"] or f"terms on {answer['base']}"
     parts = figures["parts"]
@@ -84,14 +86,14 @@ def of_build(model: str, statistics: Mapping[str, Any]) -> tuple[dict[str, Chart
     parts = _parts(statistics["tensors"], len(labels))
     places = tuple(part["part"] for part in parts)
     norms = {name: tuple(part["norms"][term] for part in parts) for term, name in enumerate(names)}
-    charts: dict[str, Chart] = {"norms": _norms(model, places, norms)}
-    if len(names) > 1:
+    charts: dict[str, Chart] = {"norms": _norms(model, places, norms)} if parts else {}
+    if charts and len(names) > 1:
         charts["cosines"] = _cosines(model, names, statistics["cosines"])
         charts["sign-conflict"] = Bars(
             title=f"{model}: where terms pull both ways",
             groups=places,
             series={"sign conflict": tuple(part["sign_conflict"] for part in parts)},
-            unit="share of elements",
+            unit="share of the elements that any term reaches",
         )
     data = {
         "terms": labels,

@@ -61,6 +61,19 @@ def test_operands_without_a_recipe_have_no_survival_and_one_has_no_pairs() -> No
     assert list(charts.of_analysis(answer(terms=1, merge=False))) == ["norms"]
 
 
+def test_terms_that_touch_nothing_are_not_drawn() -> None:
+    statistics = {
+        "terms": [{"term": "adapter a@1"}, {"term": "adapter b@1"}],
+        "cosines": [[0.0, 0.0], [0.0, 0.0]],
+        "sign_conflict": 0.0,
+        "tensors": {"columns": [], "rows": {}},
+    }
+
+    assert charts.of_analysis(answer(layers=1) | {"figures": {"terms": ["a"], "parts": []}}) == {}
+    assert charts.of_build("office", statistics)[0] == {}
+    assert plots.draw({}) == {}
+
+
 def test_names_lose_their_kind_only_where_they_stay_different() -> None:
     labels = ["adapter a@1", "checkpoint a@1", "adapter b@1", "merge c"]
 

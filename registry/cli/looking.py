@@ -31,7 +31,7 @@ from schemas.model import read_config
 @click.option(
     "--plots",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write pictures (PNG and SVG) into this folder.",
+    help="Write pictures (PNG and SVG) into this folder; below it by model if there are several.",
 )
 @click.option("--device", type=DEVICES)
 @click.option("--format", "form", type=FORMATS, default="text")
