@@ -108,6 +108,9 @@ def _draw(answers: Sequence[Mapping[str, Any]], folder: Path) -> None:
 @click.option("--subtract", multiple=True, metavar="ADAPTER", help="Take this one away.")
 @click.option("--device", type=DEVICES)
 @click.option("--format", "form", type=FORMATS, default="text")
+@click.option(
+    "-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="Save the spec as well."
+)
 @click.pass_obj
 def recommend(
     directory: Path,
@@ -115,6 +118,7 @@ def recommend(
     subtract: tuple[str, ...],
     device: str | None,
     form: str,
+    output: Path | None,
 ) -> int:
     """Propose a recipe for adapters and checkpoints of one base, and say why.
 
@@ -146,6 +150,10 @@ def recommend(
         click.echo(report.as_json(data))
     else:
         click.echo(text)
+    # Not by the shell's redirection: an empty file in the catalog would refuse the catalog.
+    if output:
+        target = output if output.is_absolute() else directory / output
+        target.write_text(text + "\n", "utf-8")
     return 0
 
 
