@@ -25,6 +25,8 @@ alone. The way of a request, top to bottom:
     pools         threads, results in the order of the work
     writer        sharded output of a layout known beforehand, hashed while writing
     statistics    norms, cosines, sign conflict from the same pass
+    analysis      task vectors compared, and what a merge leaves of them, without making it
+    interference  the sums behind that
     card          README.md and recipe.json
     evaluate/     suites and metrics
 """

@@ -47,13 +47,13 @@ class TensorTally:
     ) -> None:
         """Add one block: its τ, its weighted and trimmed values, its delta."""
         pairs = combinations_with_replacement(taus, 2)
-        products = [_dot(left, right) for left, right in pairs]
+        products = [dot(left, right) for left, right in pairs]
         if self.products:
             products = [a + b for a, b in zip(self.products, products, strict=True)]
         self.products = products
-        self.squares += _dot(delta, delta)
+        self.squares += dot(delta, delta)
         self.nonzero += int(torch.count_nonzero(delta))
-        reached, conflicts = _signs(values)
+        reached, conflicts = signs(values)
         self.reached += reached
         self.conflicts += conflicts
 
@@ -69,7 +69,8 @@ class TensorTally:
         return dict(zip(positions, products, strict=True))
 
 
-def _dot(left: torch.Tensor, right: torch.Tensor) -> float:
+def dot(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Return the dot product of two flat tensors of one block."""
     product = float(torch.dot(left, right))
     if math.isfinite(product) or left.dtype == torch.float64:
         return product
@@ -77,7 +78,7 @@ def _dot(left: torch.Tensor, right: torch.Tensor) -> float:
     return float(torch.dot(left.double(), right.double()))
 
 
-def _signs(values: Sequence[torch.Tensor]) -> tuple[int, int]:
+def signs(values: Sequence[torch.Tensor]) -> tuple[int, int]:
     """Count the elements with any value, and those with values of both signs."""
     highest, lowest = values[0].clamp(min=0), values[0].clamp(max=0)
     for value in values[1:]:
@@ -104,14 +105,14 @@ def summarize(
     products = _all_products(tallies, len(labels))
     terms = [_term(tallies, term, label) for term, label in enumerate(labels)]
     for term, count in enumerate(kept or ()):
-        terms[term]["kept"] = _share(count, terms[term]["elements"])
+        terms[term]["kept"] = share(count, terms[term]["elements"])
     return {
         "touched": {"tensors": len(tallies), "elements": elements},
         "terms": terms,
-        "cosines": _cosines(products),
-        "sign_conflict": _share(conflicts, reached),
+        "cosines": cosines(products),
+        "sign_conflict": share(conflicts, reached),
         "delta_norm": figure(math.sqrt(sum(tally.squares for tally in tallies.values()))),
-        "nonzero": _share(sum(tally.nonzero for tally in tallies.values()), elements),
+        "nonzero": share(sum(tally.nonzero for tally in tallies.values()), elements),
         "tensors": {
             "columns": ["elements", "delta_norm", "nonzero", "sign_conflict", "terms", "norms"],
             "rows": {name: _row(tally) for name, tally in sorted(tallies.items())},
@@ -138,7 +139,7 @@ def _term(tallies: Mapping[str, TensorTally], term: int, label: str) -> dict[str
         "elements": elements,
         "norm": figure(math.sqrt(squares)),
         "weighted_norm": figure(weighted),
-        "kept": _share(kept, elements),
+        "kept": share(kept, elements),
     }
 
 
@@ -153,7 +154,8 @@ def _all_products(tallies: Mapping[str, TensorTally], terms: int) -> list[list[f
     return products
 
 
-def _cosines(products: Sequence[Sequence[float]]) -> list[list[float]]:
+def cosines(products: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Return the cosines of vectors with these dot products; 0 if one of them is zero."""
     norms = [math.sqrt(products[term][term]) for term in range(len(products))]
 
     def cosine(a: int, b: int) -> float:
@@ -169,17 +171,18 @@ def _row(tally: TensorTally) -> list[Any]:
     return [
         tally.elements,
         figure(math.sqrt(tally.squares)),
-        _share(tally.nonzero, tally.elements),
-        _share(tally.conflicts, tally.reached),
+        share(tally.nonzero, tally.elements),
+        share(tally.conflicts, tally.reached),
         list(tally.terms),
         [figure(norm) for norm in tally.norms()],
     ]
 
 
-def _share(part: int, whole: int) -> float:
+def share(part: float, whole: float) -> float:
+    """Return a part of a whole as a figure of a report; 0 of nothing."""
     return figure(part / whole) if whole else 0.0
 
 
 def figure(value: float) -> float:
-    """Return a number with the digits that the report shows."""
+    """Return a number with as many digits as reports have."""
     return float(f"{value:.{_DIGITS - 1}e}")

@@ -82,7 +82,7 @@ class Merging:
 
         Raises InputError for a term with a non-finite value, once all blocks were handed out.
         """
-        deltas = self._hold(self.vectors.deltas(name), name)
+        deltas = self.hold(self.vectors.deltas(name), name)
         step = self.method.step(name, self.vectors, deltas)
         tally = self._tally(name, deltas, step.kept)
         for block in self.vectors.blocks(name):
@@ -94,7 +94,8 @@ class Merging:
         self._refuse_non_finite_terms(name, deltas, tally)
         return tally
 
-    def _hold(self, deltas: dict[int, Delta], name: str) -> dict[int, Delta]:
+    def hold(self, deltas: dict[int, Delta], name: str) -> dict[int, Delta]:
+        """Return the deltas of a tensor, computed once where the method reads them again."""
         size = self.vectors.elements(name) * len(deltas) * self.compute.itemsize
         if self.method.passes == 1 or size > self.held_bytes or size == 0:
             return deltas

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _FORMAT_VERSION = 1
+_TASKS = ("build", "evaluate", "analyze")
 _PACKAGES = ("torch", "safetensors", "transformers", "peft", "merge-registry")
 _SECONDS_BETWEEN_PROGRESS = 0.1
 
@@ -57,6 +58,8 @@ def _run(order: Any, emit: Emit) -> dict[str, Any]:
     progress = _Throttled(emit)
     if task == "build":
         report = _build(order, inputs, device, threads, progress)
+    elif task == "analyze":
+        report = _analyze(order, inputs, device, threads, progress)
     else:
         torch.set_num_threads(threads)
         report = _evaluate(order, inputs, device, progress)
@@ -70,8 +73,8 @@ def _checked(order: Any) -> str:
             f"expected a work order of format {_FORMAT_VERSION}", field="format_version"
         )
     task = order.get("task")
-    if task not in ("build", "evaluate"):
-        raise InputError(f"expected build or evaluate, found {task!r}", field="task")
+    if task not in _TASKS:
+        raise InputError(f"expected {', '.join(_TASKS)}, found {task!r}", field="task")
     needed = ("request", "inputs", "device", *(("output",) if task == "build" else ()))
     for key in needed:
         if key not in order:
@@ -107,6 +110,21 @@ def _build(
         "statistics": built.statistics,
         "versions": _versions("torch", "safetensors", "merge-registry"),
     }
+
+
+def _analyze(
+    order: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    device: torch.device,
+    threads: int,
+    progress: _Throttled,
+) -> dict[str, Any]:
+    from merger import analysis, analysis_request, engine
+
+    limits = engine.Limits(device, threads, order.get("memory_bytes"))
+    parsed = analysis_request.parse(order["request"])
+    found = analysis.analyze(parsed, inputs, limits=limits, progress=progress)
+    return {"analysis": found, "versions": _versions("torch", "safetensors", "merge-registry")}
 
 
 def _evaluate(

@@ -13,8 +13,10 @@ Read it in the direction of the data:
                           store, logbook and tracking
     lineage, report, shown  what is inside a model, as text, JSON or Markdown
     mergekit              a file of mergekit -> a merge spec, or what stands in the way (pure)
+    analysis, charts      how terms agree and what a merge leaves of them; what is drawn of it
+    recommendation        which method to start with, as a table of rules (pure)
     cli                   parsing, choosing the collaborators, one call, one print, an exit code
 
 Doors to the outside, one file each: documents (yaml), schema (jsonschema), git, store (dvc),
-tracking (mlflow), worker (`python -m merger`). Nothing here knows a tensor.
+tracking (mlflow), plots (matplotlib), worker (`python -m merger`). Nothing here knows a tensor.
 """

@@ -70,7 +70,7 @@ def _measure(
     folders = {wanted["model"]: str(folder), suite["digest"]: str(place)}
     if "base" in wanted:
         folders[wanted["base"]] = str(_base(world, wanted["base"]))
-    report = world.run(model, _order(world, "evaluate", wanted, folders))
+    report = world.run(model, order_for(world, "evaluate", wanted, folders))
     keys.write_evaluation(world.store.cache, key_of(wanted), report)
     return _metrics(report)
 
@@ -129,13 +129,14 @@ def build_folder(
     output = scratch / "model"
     output.mkdir()
     world.observer.stage(model, "build")
-    order = _order(world, "build", request, folders)
+    order = order_for(world, "build", request, folders)
     return world.run(model, {**order, "output": str(output)})
 
 
-def _order(
+def order_for(
     world: World, task: str, request: Mapping[str, Any], folders: Mapping[str, str]
 ) -> dict[str, Any]:
+    """Return the work order of a task; a build's also has an output."""
     return {
         "format_version": 1,
         "task": task,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,11 @@ def gather(world: World, request: Mapping[str, Any], scratch: Path) -> dict[str,
     Ingredients lie in the catalog; merges are brought out of the store into `scratch`.
     """
     sources = [request["base"], *(term["input"] for term in request["recipe"]["terms"])]
+    return folders_of(world, sources, scratch)
+
+
+def folders_of(world: World, sources: Sequence[Mapping[str, Any]], scratch: Path) -> dict[str, str]:
+    """Return the folder of every pinned input by digest."""
     folders: dict[str, str] = {}
     for number, source in enumerate(sources):
         if source["kind"] == "merge":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from registry import keys, lineage, record
+from registry import keys, lineage, pictures, record
 from registry.record import BuildRecord
 from registry.tracked import BuildLog, Operand
 from registry.world import World
@@ -43,6 +44,7 @@ def build_log(world: World, fresh: BuildRecord) -> BuildLog:
         description=spec.description,
         owner=spec.owner,
         labels=spec.labels,
+        pictures=partial(pictures.of_report, fresh.model, report),
     )
 
 

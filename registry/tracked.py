@@ -5,7 +5,7 @@ Pure: knows no MLflow call, no store and no plan. The names are those of the des
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 RECIPE = "lineage/recipe.json"
@@ -56,7 +56,8 @@ class Operand:
 class BuildLog:
     """All that MLflow shows of one build; `contains` maps deeper ingredients to their path.
 
-    `files` become artifacts of the run, by path; `source` says where the bytes are.
+    `files` become artifacts of the run, by path, and so do `pictures`, which are drawn only if the
+    build is not logged yet; `source` says where the bytes are.
     """
 
     model: str
@@ -76,6 +77,7 @@ class BuildLog:
     description: str = ""
     owner: str = ""
     labels: Mapping[str, str] | None = None
+    pictures: Callable[[], Mapping[str, bytes]] = dict
 
 
 def weight_text(operand: Operand) -> str:

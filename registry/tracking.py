@@ -113,7 +113,7 @@ class Tracker:
         self._log_facts(run, build, text)
         self._log_operands(run, build, models)
         model = self._take_output(run, build, models)
-        self._log_files(run_id, build.files)
+        self._log_files(run_id, {**build.files, **build.pictures()})
         self._log_metrics(run_id, build.metrics, run.info.start_time, model)
         self._ask(self._client.set_terminated, run_id, "FINISHED")
         return models.make_version(build.model, model, tags(build), text, run_id)

@@ -42,6 +42,25 @@ def is_embedding(name: str) -> bool:
     )
 
 
+def part_of(name: str) -> str:
+    """Return the part of a model that a tensor stands in: `embeddings`, `layer 3` or `head`."""
+    layer = layer_of(name)
+    if layer is not None:
+        return f"layer {layer}"
+    return "embeddings" if is_embedding(name) else "head"
+
+
+def in_order(parts: Iterable[str]) -> list[str]:
+    """Return parts as data passes through them: embeddings, the layers by number, head."""
+
+    def position(part: str) -> tuple[int, int]:
+        if part.startswith("layer "):
+            return 1, int(part.removeprefix("layer "))
+        return (0 if part == "embeddings" else 2), 0
+
+    return sorted(parts, key=position)
+
+
 def value_at(value: Scheduled, name: str, layers: int) -> float:
     """Return the number that holds for the tensor `name` in a model of `layers` layers.
 

@@ -16,7 +16,17 @@ import schemas
 from registry.plan import Action
 from tests.conftest import Repository
 
-NAMES = ("build-request", "evaluation-request", "work-order", "event", "build-record", "plan")
+NAMES = (
+    "build-request",
+    "evaluation-request",
+    "analysis-request",
+    "work-order",
+    "event",
+    "build-record",
+    "plan",
+    "analysis",
+    "recommendation",
+)
 
 
 def check(name: str, data: Any) -> None:
@@ -63,6 +73,10 @@ def test_an_order_its_events_and_a_record(repository: Repository, tmp_path: Path
         "memory_bytes": None,
     }
     check("work-order", order)
+    look = {name: request[name] for name in ("format_version", "numerics", "base", "recipe")}
+    looking = {**order, "task": "analyze", "request": {**look, "terms": None, "density": 0.1}}
+    del looking["output"]
+    check("work-order", looking)
     refused = {**order, "inputs": {}, "output": str(tmp_path / "other")}
     (tmp_path / "other").mkdir()
     worker = subprocess.Popen(
@@ -74,7 +88,7 @@ def test_an_order_its_events_and_a_record(repository: Repository, tmp_path: Path
     assert worker.stdin is not None
     assert worker.stdout is not None
     seen = set()
-    for one in (order, refused):
+    for one in (order, looking, refused):
         worker.stdin.write(json.dumps(one).encode() + b"\n")
         worker.stdin.flush()
         for line in worker.stdout:

@@ -9,7 +9,17 @@ import pytest
 
 from tests.conftest import Repository
 
-HEAVY = ("torch", "safetensors", "peft", "transformers", "numpy", "mlflow", "dvc", "merger")
+HEAVY = (
+    "torch",
+    "safetensors",
+    "peft",
+    "transformers",
+    "numpy",
+    "mlflow",
+    "matplotlib",
+    "dvc",
+    "merger",
+)
 
 
 def printed_last(repository: Repository, code: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from registry import tracking, tracking_place, tracking_text
+from registry import pictures, tracking, tracking_place, tracking_text
 from registry.errors import NotNow
 from registry.tracked import tags, weight_metric
 from registry.tracking import BuildLog, Logged, Operand, Tracker
@@ -25,6 +25,15 @@ BASE = Operand("base", "smollm2", None, "sha256:" + "b" * 64)
 SQL = Operand("adapter", "sql", 1, "sha256:" + "1" * 64, 1.0)
 SHOUT = Operand("adapter", "shout", 2, "sha256:" + "2" * 64, -0.5)
 MATHS = Operand("checkpoint", "math-ft", 1, "sha256:" + "3" * 64, 0.4, "layers [0.2, 0.6]")
+STATISTICS = {
+    "terms": [{"term": "adapter sql@1"}, {"term": "adapter shout@2"}],
+    "cosines": [[1.0, 0.25], [0.25, 1.0]],
+    "sign_conflict": 0.5,
+    "tensors": {
+        "columns": ["elements", "delta_norm", "nonzero", "sign_conflict", "terms", "norms"],
+        "rows": {"model.layers.0.mlp.up_proj.weight": [8, 1.0, 1.0, 0.5, [0, 1], [3.0, 1.0]]},
+    },
+}
 
 
 def build_of(number: int, model: str = "office", **changes: Any) -> BuildLog:
@@ -162,6 +171,41 @@ def test_a_build_is_logged_once_with_inputs_output_weights_and_tags(uri: str) ->
 @pytest.mark.slow
 def test_a_server_gets_the_same_as_a_file(server: str) -> None:
     check_a_logged_build(server)
+
+
+def artifacts_of(uri: str, run: str, folder: str) -> list[str]:
+    return [file.path for file in client_of(uri).list_artifacts(run, folder)]
+
+
+def test_pictures_are_artifacts_and_are_drawn_once(uri: str) -> None:
+    drawn = []
+
+    def draw() -> dict[str, bytes]:
+        drawn.append("once")
+        return pictures.of_report("office", {"statistics": STATISTICS})
+
+    logged = Tracker(uri, "merges").log(build_of(1, pictures=draw))
+    Tracker(uri, "merges").log(build_of(1, pictures=draw))
+
+    assert drawn == ["once"]
+    names = ("cosines.png", "cosines.svg", "figures.json", "norms.png", "norms.svg")
+    conflict = ("sign-conflict.png", "sign-conflict.svg")
+    listed = artifacts_of(uri, logged.run, "analysis")
+    assert listed == [f"analysis/{name}" for name in (*names, *conflict)]
+    kept = Path(client_of(uri).download_artifacts(logged.run, "analysis"))
+    assert b"sql@1</text>" in (kept / "cosines.svg").read_bytes()
+    assert json.loads((kept / "figures.json").read_bytes())["cosines"] == STATISTICS["cosines"]
+    assert artifacts_of(uri, logged.run, "report") == ["report/build.json"]
+
+
+@pytest.mark.parametrize("report", [{}, {"statistics": {}}, {"statistics": {"terms": 1}}])
+def test_a_build_without_pictures_is_logged(uri: str, report: dict[str, Any]) -> None:
+    build = build_of(1, pictures=lambda: pictures.of_report("office", report))
+
+    logged = Tracker(uri, "merges").log(build)
+
+    assert artifacts_of(uri, logged.run, "analysis") == []
+    assert client_of(uri).get_run(logged.run).info.status == "FINISHED"
 
 
 def test_the_tags_are_those_of_the_design() -> None:

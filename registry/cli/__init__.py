@@ -3,6 +3,7 @@
     reading     validate, plan, status, show, explain, diff, lineage
     syncing     sync
     acting      verify, export, doctor, ui
+    looking     analyze, recommend
     making      init, add
     importing   import mergekit
 
@@ -29,6 +30,8 @@ _COMMANDS = {
     "explain": ("reading", "Say why a model is stale, or that it is not."),
     "diff": ("reading", "Show what changed in a model since a revision."),
     "lineage": ("reading", "Show the ingredients of a model at any depth."),
+    "analyze": ("looking", "Show how terms agree and what a merge leaves of them."),
+    "recommend": ("looking", "Propose a recipe for adapters, and say why."),
     "export": ("acting", "Copy a built model, byte for byte, into a folder."),
     "verify": ("acting", "Compare stored bytes with their digests."),
     "doctor": ("acting", "Check that everything is here that a sync needs."),

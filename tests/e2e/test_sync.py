@@ -22,6 +22,20 @@ def test_a_second_sync_has_nothing_to_do_and_starts_no_worker(synced: Repository
     assert synced.git("status", "--porcelain") == ""
 
 
+def test_every_run_has_the_pictures_of_its_terms(synced: Repository) -> None:
+    runs = sorted((synced.root / ".registry/mlartifacts").glob("*/artifacts"))
+
+    assert len(runs) == 4
+    for run in runs:
+        names = {path.name for path in (run / "analysis").iterdir()}
+        charts = ("cosines", "norms", "sign-conflict")
+        assert names == {
+            "figures.json",
+            *(f"{c}.{form}" for c in charts for form in ("png", "svg")),
+        }
+        assert "brief@" in (run / "analysis/norms.svg").read_text()
+
+
 def test_one_weight_stales_one_model_and_revert_restores_it_without_a_worker(
     synced: Repository,
 ) -> None:

@@ -1,0 +1,169 @@
+"""What is worth drawing of an analysis or of a build's report, as plain values. Draws nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from schemas.schedule import in_order, part_of
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """A matrix of numbers around `middle`; None where there is nothing to say."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    unit: str
+    middle: float = 0.0
+    reach: float = 1.0
+    """Largest distance from the middle that the colours tell apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Groups of bars, one bar per series in each; None where there is no bar."""
+
+    title: str
+    groups: tuple[str, ...]
+    series: Mapping[str, tuple[float | None, ...]]
+    unit: str
+    mark: float | None = None
+    """A value that means something, drawn as a line."""
+
+
+Chart = Heatmap | Bars
+
+
+def short_names(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return labels without their kind, `sql@1` for `adapter sql@1`, where that says enough."""
+    names = [label.partition(" ")[2] or label for label in labels]
+    return tuple(
+        label if names.count(name) > 1 else name for label, name in zip(labels, names, strict=True)
+    )
+
+
+def of_analysis(answer: Mapping[str, Any]) -> dict[str, Chart]:
+    """Return the charts of an analysis by name; none if its terms touch nothing."""
+    figures = answer["figures"]
+    if not figures["parts"]:
+        return {}
+    names = short_names(figures["terms"])
+    subject = answer["model"] or f"terms on {answer['base']}"
+    parts = figures["parts"]
+    places = tuple(part["part"] for part in parts)
+    norms = {
+        name: tuple(_present(part["terms"][term]) for part in parts)
+        for term, name in enumerate(names)
+    }
+    charts: dict[str, Chart] = {"norms": _norms(subject, places, norms)}
+    if len(names) > 1:
+        charts["cosines"] = _cosines(subject, names, figures["total"]["cosines"])
+        charts["sign-agreement"] = _agreement(subject, names, places, parts)
+    if result := figures["total"]["result"]:
+        charts["survival"] = Bars(
+            title=f"{subject}: what is left of each term",
+            groups=names,
+            series={
+                "projection of the result on the term": tuple(result["survival"]),
+                "elements that keep their sign": tuple(result["signs_kept"]),
+            },
+            unit="share of the weighted term",
+            mark=1.0,
+        )
+    return charts
+
+
+def of_build(model: str, statistics: Mapping[str, Any]) -> tuple[dict[str, Chart], dict[str, Any]]:
+    """Return the charts of a build's statistics by name, and their numbers as plain data."""
+    labels = [term["term"] for term in statistics["terms"]]
+    names = short_names(labels)
+    parts = _parts(statistics["tensors"], len(labels))
+    places = tuple(part["part"] for part in parts)
+    norms = {name: tuple(part["norms"][term] for part in parts) for term, name in enumerate(names)}
+    charts: dict[str, Chart] = {"norms": _norms(model, places, norms)} if parts else {}
+    if charts and len(names) > 1:
+        charts["cosines"] = _cosines(model, names, statistics["cosines"])
+        charts["sign-conflict"] = Bars(
+            title=f"{model}: where terms pull both ways",
+            groups=places,
+            series={"sign conflict": tuple(part["sign_conflict"] for part in parts)},
+            unit="share of the elements that any term reaches",
+        )
+    data = {
+        "terms": labels,
+        "cosines": statistics["cosines"],
+        "sign_conflict": statistics["sign_conflict"],
+        "parts": parts,
+    }
+    return charts, data
+
+
+def _parts(tensors: Mapping[str, Any], terms: int) -> list[dict[str, Any]]:
+    """Return norms and sign conflict per part of the model from rows per tensor.
+
+    The conflict of a part is the mean over its tensors, weighted by their elements.
+    """
+    rows = {
+        name: dict(zip(tensors["columns"], row, strict=True))
+        for name, row in tensors["rows"].items()
+    }
+    found = []
+    for part in in_order({part_of(name) for name in rows}):
+        members = [rows[name] for name in sorted(rows) if part_of(name) == part]
+        elements = sum(row["elements"] for row in members)
+        conflicts = sum(row["elements"] * row["sign_conflict"] for row in members)
+        found.append(
+            {
+                "part": part,
+                "elements": elements,
+                "norms": [_norm(members, term) for term in range(terms)],
+                "sign_conflict": conflicts / elements if elements else 0.0,
+            }
+        )
+    return found
+
+
+def _norm(rows: Iterable[Mapping[str, Any]], term: int) -> float | None:
+    norms = [row["norms"][row["terms"].index(term)] for row in rows if term in row["terms"]]
+    return math.hypot(*norms) if norms else None
+
+
+def _present(term: Mapping[str, Any]) -> float | None:
+    return float(term["norm"]) if term["tensors"] else None
+
+
+def _norms(
+    subject: str, places: tuple[str, ...], norms: Mapping[str, tuple[float | None, ...]]
+) -> Bars:
+    title = f"{subject}: how far each term moves the base"
+    return Bars(title, places, norms, unit="norm of the change, ‖τ‖")
+
+
+def _cosines(subject: str, names: tuple[str, ...], cosines: Sequence[Sequence[float]]) -> Heatmap:
+    values = tuple(tuple(row) for row in cosines)
+    return Heatmap(f"{subject}: cosines of the terms", names, names, values, unit="cosine")
+
+
+def _agreement(
+    subject: str, names: tuple[str, ...], places: tuple[str, ...], parts: Sequence[Any]
+) -> Heatmap:
+    pairs = list(combinations(range(len(names)), 2))
+    values = tuple(tuple(part["sign_agreement"][a][b] for a, b in pairs) for part in parts)
+    seen = [abs(value - 0.5) for row in values for value in row if value is not None]
+    # Dense changes agree on about half of their elements: the colours must show what is beside it.
+    reach = max(0.05, math.ceil(20 * max(seen, default=0.0)) / 20)
+    return Heatmap(
+        title=f"{subject}: share of elements with the same sign",
+        rows=places,
+        columns=tuple(f"{names[a]} · {names[b]}" for a, b in pairs),
+        values=values,
+        unit="share of elements; 0.5 is chance",
+        middle=0.5,
+        reach=min(reach, 0.5),
+    )
