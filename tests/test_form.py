@@ -11,7 +11,7 @@ from registry import form
 from registry.errors import VerificationFailed
 from tests import tiny
 
-MODEL = {"output": {"form": "model", "dtype": "base", "max_shard_size": 1}}
+MODEL = {"recipe": {}, "output": {"form": "model", "dtype": "base", "max_shard_size": 1}}
 ADAPTER = {"output": {"form": "adapter", "dtype": "float32", "rank": 4}}
 
 

@@ -108,7 +108,7 @@ def test_embeddings_come_from_the_first_slice_and_the_head_from_the_last(
 
 
 def test_an_adapter_of_the_embeddings_changes_them_only_in_the_first_slice(tmp_path: Path) -> None:
-    base = tiny.tiny_base(tmp_path / "base")
+    base = tiny.tiny_base(tmp_path / "base", tied=False)
     folder = tiny.tiny_adapter(tmp_path / "adapter", base=base, seed=1, targets=("embed_tokens",))
     term = TermOf(folder)
     merging.build(tmp_path / "folded", base, [term])

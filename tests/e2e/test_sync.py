@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.conftest import Repository
@@ -23,7 +25,9 @@ def test_a_second_sync_has_nothing_to_do_and_starts_no_worker(synced: Repository
 
 
 def test_every_run_has_the_pictures_of_its_terms(synced: Repository) -> None:
-    runs = sorted((synced.root / ".registry/mlartifacts").glob("*/artifacts"))
+    records = [json.loads(path.read_text()) for path in synced.root.glob("catalog/builds/*.json")]
+    stored = synced.root / ".registry/mlartifacts"
+    runs = [stored / record["mlflow"]["run"] / "artifacts" for record in records]
 
     assert len(runs) == 4
     for run in runs:
