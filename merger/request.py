@@ -6,7 +6,6 @@ refused: a default filled in here would be a number that no build key knows.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from typing import Any
 
 import schemas
 from merger.errors import InputError
+from merger.request_checks import check_parameter, expect_equal, expect_keys
+from merger.request_output import Output, parse_output
 from schemas import plugins
 from schemas.canonical import canonical
 from schemas.plugins import PluginError
@@ -24,7 +25,6 @@ from schemas.stack import parse as parse_slices
 FORMAT_VERSION = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_DTYPES = ("base", "float32", "bfloat16", "float16")
 _VERSIONED = ("adapter", "checkpoint")
 _SEED = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
 _STACKING = "passthrough"
@@ -88,19 +88,6 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
-    """What is written: a model or an adapter, and its type (`base`: each tensor keeps its own).
-
-    `max_shard_size` in bytes is a model's; `rank` is an adapter's, None for exactly the delta.
-    """
-
-    form: str
-    dtype: str
-    max_shard_size: int = 0
-    rank: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class BuildRequest:
     """Everything that determines an artifact; `data` is its plain form, terms in our order."""
 
@@ -116,14 +103,14 @@ def parse(data: Any) -> BuildRequest:
     Raises InputError naming the field for anything that this version does not build exactly.
     """
     keys = ("format_version", "numerics", "base", "recipe", "output")
-    _expect_keys(data, "", required=keys)
-    _expect_equal(data["format_version"], FORMAT_VERSION, "format_version")
+    expect_keys(data, "", required=keys)
+    expect_equal(data["format_version"], FORMAT_VERSION, "format_version")
     if data["numerics"] != schemas.numerics():
         why = f"this merger computes numerics {schemas.numerics()}, found {data['numerics']!r}"
         raise InputError(why, field="numerics")
     base = _operand(data["base"], "base", kinds=("base",))
     recipe, recipe_data = _recipe(data["recipe"])
-    output = _output(data["output"])
+    output = parse_output(data["output"])
     if output.form == "adapter" and (recipe.slices or recipe.tokenizer == "union"):
         why = "an adapter has the base's layers and tokens: no stack, no union"
         raise InputError(why, field="output.form")
@@ -134,21 +121,21 @@ def _recipe(data: Any) -> tuple[Recipe, dict[str, Any]]:
     field = "recipe"
     keys = ("method", "parameters", "terms", "compute")
     optional = ("seed", "package", "tokenizer", "slices")
-    _expect_keys(data, field, required=keys, optional=optional)
+    expect_keys(data, field, required=keys, optional=optional)
     method = data["method"]
     schema = _method(method, data.get("package"))
     if schema["x-seed"] != ("seed" in data):
         why = "expected a seed exactly where the method uses chance"
         raise InputError(why, field="recipe.seed")
     if schema["x-seed"]:
-        _check_parameter(data["seed"], _SEED, "recipe.seed")
+        check_parameter(data["seed"], _SEED, "recipe.seed")
     if data["compute"] not in ("float32", "float64"):
         why = f"expected float32 or float64, found {data['compute']!r}"
         raise InputError(why, field="recipe.compute")
     parameters = data["parameters"]
-    _expect_keys(parameters, "recipe.parameters", required=tuple(schema["properties"]))
+    expect_keys(parameters, "recipe.parameters", required=tuple(schema["properties"]))
     for name, value in parameters.items():
-        _check_parameter(value, schema["properties"][name], f"recipe.parameters.{name}")
+        check_parameter(value, schema["properties"][name], f"recipe.parameters.{name}")
     ordered = _ordered(data["terms"], schema)
     terms = tuple(_term(term, index, schema) for index, term in enumerate(ordered))
     _check_terms(terms, parameters)
@@ -163,7 +150,7 @@ def _tokenizer(data: Mapping[str, Any]) -> str:
     # Written only where it is not the base's, so that there is one request for one result.
     if "tokenizer" not in data:
         return "base"
-    _expect_equal(data["tokenizer"], "union", "recipe.tokenizer")
+    expect_equal(data["tokenizer"], "union", "recipe.tokenizer")
     if data["method"] == _STACKING:
         raise InputError("passthrough keeps the base's tokenizer", field="recipe.tokenizer")
     return "union"
@@ -178,7 +165,7 @@ def _slices(data: Mapping[str, Any], terms: int) -> tuple[Slice, ...]:
     used: list[int] = []
     for index, one in enumerate(slices):
         where = f"{field}[{index}]"
-        _expect_keys(one, where, required=("term", "layers"))
+        expect_keys(one, where, required=("term", "layers"))
         term, layers = one["term"], one["layers"]
         if term is not None and (type(term) is not int or not 0 <= term <= len(used)):
             why = f"expected null or a term, in the order of first use, found {term!r}"
@@ -222,7 +209,7 @@ def _ordered(terms: Any, schema: Mapping[str, Any]) -> list[Any]:
     if not schema["x-symmetric"]:
         return terms
     for index, term in enumerate(terms):
-        _expect_keys(term, f"recipe.terms[{index}]", required=("input", "weight", "parameters"))
+        expect_keys(term, f"recipe.terms[{index}]", required=("input", "weight", "parameters"))
         _operand(term["input"], f"recipe.terms[{index}].input", kinds=(*_VERSIONED, "merge"))
     return sorted(terms, key=lambda term: (term["input"]["digest"], canonical(term)))
 
@@ -231,7 +218,7 @@ def _term(data: Any, index: int, schema: Mapping[str, Any]) -> Term:
     field = f"recipe.terms[{index}]"
     operand = _operand(data["input"], f"{field}.input", kinds=(*_VERSIONED, "merge"))
     term = Term(operand, data["weight"], data["parameters"])
-    _check_parameter(term.weight, {"type": ["number", "object"]}, f"{term.field}.weight")
+    check_parameter(term.weight, {"type": ["number", "object"]}, f"{term.field}.weight")
     if not schema["x-weights"] and term.weight != 1:
         raise InputError("this method takes no weights", field=f"{term.field}.weight")
     if not isinstance(term.parameters, dict):
@@ -241,7 +228,7 @@ def _term(data: Any, index: int, schema: Mapping[str, Any]) -> Term:
         known = schema["properties"].get(name, {"x-per-term": False})
         if name not in _OVERRIDES or not known.get("x-per-term", True):
             raise InputError("expected a parameter that a term may override", field=where)
-        _check_parameter(value, schema["properties"][name], where)
+        check_parameter(value, schema["properties"][name], where)
     return term
 
 
@@ -264,7 +251,7 @@ def _check_terms(terms: tuple[Term, ...], parameters: Mapping[str, Any]) -> None
 
 
 def _operand(data: Any, field: str, *, kinds: tuple[str, ...]) -> Operand:
-    _expect_keys(data, field, required=("kind", "name", "digest"), optional=("version",))
+    expect_keys(data, field, required=("kind", "name", "digest"), optional=("version",))
     kind, name, digest, version = (data.get(key) for key in ("kind", "name", "digest", "version"))
     if kind not in kinds:
         raise InputError(
@@ -279,102 +266,3 @@ def _operand(data: Any, field: str, *, kinds: tuple[str, ...]) -> Operand:
         why = "expected a whole number from 1 for an adapter or checkpoint, nothing for others"
         raise InputError(why, field=f"{field}.version")
     return Operand(kind, name, version, digest)
-
-
-def _output(data: Any) -> Output:
-    if isinstance(data, dict) and data.get("form") == "adapter":
-        return _adapter_output(data)
-    _expect_keys(data, "output", required=("form", "dtype", "max_shard_size"))
-    if data["form"] != "model":
-        why = f"expected model or adapter, found {data['form']!r}"
-        raise InputError(why, field="output.form")
-    _check_dtype(data["dtype"], _DTYPES)
-    size = data["max_shard_size"]
-    if type(size) is not int or size < 1:
-        raise InputError("expected a number of bytes", field="output.max_shard_size")
-    return Output("model", data["dtype"], max_shard_size=size)
-
-
-def _adapter_output(data: Mapping[str, Any]) -> Output:
-    _expect_keys(data, "output", required=("form", "dtype", "rank"))
-    _check_dtype(data["dtype"], _DTYPES[1:])  # no tensor of the base is in an adapter
-    rank = data["rank"]
-    if rank is not None and (type(rank) is not int or rank < 1):
-        why = f"expected a whole number from 1 or null, found {rank!r}"
-        raise InputError(why, field="output.rank")
-    return Output("adapter", data["dtype"], rank=rank)
-
-
-def _check_dtype(dtype: Any, known: tuple[str, ...]) -> None:
-    if dtype not in known:
-        why = f"expected one of {', '.join(known)}, found {dtype!r}"
-        raise InputError(why, field="output.dtype")
-
-
-def _check_parameter(value: Any, schema: Mapping[str, Any], field: str) -> None:
-    if "enum" in schema:
-        if value not in schema["enum"]:
-            why = f"expected one of {', '.join(schema['enum'])}, found {value!r}"
-            raise InputError(why, field=field)
-    elif schema.get("type") == "boolean":
-        if not isinstance(value, bool):
-            raise InputError(f"expected true or false, found {value!r}", field=field)
-    elif schema.get("type") == "integer":
-        if type(value) is not int or not schema["minimum"] <= value <= schema["maximum"]:
-            limits = f"from {schema['minimum']} to {schema['maximum']}"
-            raise InputError(f"expected a whole number {limits}, found {value!r}", field=field)
-    else:
-        for place, number in _numbers(value, field):
-            _check_number(number, schema.get("x-range", {}), place)
-
-
-def _numbers(value: Any, field: str) -> list[tuple[str, Any]]:
-    """Return every number of a number or schedule with its place."""
-    if not isinstance(value, Mapping):
-        return [(field, value)]
-    _expect_keys(value, field, required=("layers",), optional=("embeddings", "head", "rules"))
-    layers, rules = value["layers"], value.get("rules", [])
-    if not isinstance(layers, list) or not layers:
-        raise InputError("expected a list of numbers, not empty", field=f"{field}.layers")
-    found = [(f"{field}.layers[{index}]", number) for index, number in enumerate(layers)]
-    found += [(f"{field}.{key}", value[key]) for key in ("embeddings", "head") if key in value]
-    if not isinstance(rules, list):
-        raise InputError("expected a list of rules", field=f"{field}.rules")
-    for index, rule in enumerate(rules):
-        _expect_keys(rule, f"{field}.rules[{index}]", required=("match", "value"))
-        if not isinstance(rule["match"], str):
-            raise InputError("expected a pattern", field=f"{field}.rules[{index}].match")
-        found.append((f"{field}.rules[{index}].value", rule["value"]))
-    return found
-
-
-def _check_number(value: Any, bounds: Mapping[str, float], field: str) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise InputError(f"expected a finite number, found {value!r}", field=field)
-    is_inside = (
-        value > bounds.get("exclusiveMinimum", -math.inf)
-        and value >= bounds.get("minimum", -math.inf)
-        and value <= bounds.get("maximum", math.inf)
-        and value < bounds.get("exclusiveMaximum", math.inf)
-    )
-    if not is_inside:
-        limits = ", ".join(f"{name} {limit}" for name, limit in bounds.items())
-        raise InputError(f"expected a number with {limits}, found {value}", field=field)
-
-
-def _expect_keys(
-    data: Any, field: str, *, required: tuple[str, ...], optional: tuple[str, ...] = ()
-) -> None:
-    if not isinstance(data, dict):
-        raise InputError("expected a map", field=field)
-    for key in required:
-        if key not in data:
-            raise InputError("expected this field, found none", field=f"{field}.{key}".lstrip("."))
-    for key in data:
-        if key not in required and key not in optional:
-            raise InputError("this field is not understood", field=f"{field}.{key}".lstrip("."))
-
-
-def _expect_equal(value: Any, expected: Any, field: str) -> None:
-    if value != expected or isinstance(value, bool):
-        raise InputError(f"expected {expected!r}, found {value!r}", field=field)
