@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import merging, tiny
+from tests import merging, oracle, tiny
 from tests.conftest import Repository
 from tests.e2e.conftest import digests
 from tests.merging import TermOf
@@ -92,3 +92,52 @@ def test_the_head_takes_its_own_value_of_a_schedule_not_the_first(tmp_path: Path
         head = "lm_head.weight"
         expected = before[head] + share * (after[head] - before[head])
         np.testing.assert_array_equal(built[head], expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_merged_rslora_adapters_keep_their_scale(tmp_path: Path) -> None:
+    base = tiny.tiny_base(tmp_path / "base", dtype="float32")
+    config = {"use_rslora": True}
+    adapters = [
+        tiny.tiny_adapter(tmp_path / f"rs{seed}", base=base, seed=seed, config=config)
+        for seed in (1, 2)
+    ]
+
+    merged = tmp_path / "merged"
+    terms = [TermOf(adapter) for adapter in adapters]
+    merging.build(merged, base, terms, artifact=merging.adapter())
+
+    before = tiny.read_tensors(base)
+    alone = [oracle.folded_by_peft(base, adapter) for adapter in adapters]
+    folded = oracle.folded_by_peft(base, merged)
+    for name, array in before.items():
+        expected = sum(one[name].numpy() - array for one in alone)
+        np.testing.assert_allclose(folded[name].numpy() - array, expected, atol=1e-6)
+    assert any(np.any(folded[name].numpy() != array) for name, array in before.items())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_merged_dora_adapters_keep_their_magnitudes(tmp_path: Path) -> None:
+    base = tiny.tiny_base(tmp_path / "base", dtype="float32")
+    before = tiny.read_tensors(base)
+    plain = tiny.tiny_adapter(tmp_path / "plain", base=base, seed=1)
+    dora = tiny.tiny_adapter(tmp_path / "dora", base=base, seed=2, config={"use_dora": True})
+    path = dora / "adapter_model.safetensors"
+    factors = tiny.read_tensors(dora)
+    for name in [name for name in factors if name.endswith("lora_B.weight")]:
+        module = name.removesuffix(".lora_B.weight")
+        weight = before[f"{module.removeprefix('base_model.model.')}.weight"]
+        # Three times the base's own: nobody could take them for it.
+        norms = 3 * np.linalg.norm(weight, axis=1)
+        factors[f"{module}.lora_magnitude_vector"] = norms.astype(np.float32)
+    tiny.write_safetensors(path, factors)
+
+    merging.build(tmp_path / "merged", base, [TermOf(plain), TermOf(dora)])
+
+    built = tiny.read_tensors(tmp_path / "merged")
+    alone = [oracle.folded_by_peft(base, adapter) for adapter in (plain, dora)]
+    for name, array in before.items():
+        expected = array + sum(one[name].numpy() - array for one in alone)
+        np.testing.assert_allclose(built[name], expected, atol=1e-6, rtol=1e-6)
+    query = "model.layers.0.self_attn.q_proj.weight"
+    assert np.linalg.norm(built[query]) > 2 * np.linalg.norm(before[query])
