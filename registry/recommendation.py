@@ -227,7 +227,7 @@ RULES: tuple[Rule, ...] = (
         "the term named first is taken as the one that matters most",
         vary="the second weight from 0.3 to 0.8, and the other way round",
         source="our catalog: sql 1 + json 0.5 scores 0.875 and 0.75 on its suite, equal weights "
-        "0.625 and 0.75, TIES at density 0.5 the same",
+        "0.625 and 0.75, TIES at density 0.5 the same, tsv_m 0.75 and 0.875",
     ),
     Rule(
         name="many-checkpoints",
@@ -259,14 +259,15 @@ RULES: tuple[Rule, ...] = (
         applies=lambda facts: (
             facts.are_all("adapter") and all(rank and rank <= _LOW_RANK for rank in facts.ranks)
         ),
-        method="knots",
-        parameters={"density": 0.2},
+        method="tsv_m",
+        parameters={"lambda": 1.0},
         weights=_ones,
-        reason="several adapters of low rank whose signs conflict: their elements are hardly "
-        "aligned, so signs are elected in a space that all of them share",
-        vary="density from 0.1 to 0.5; ties and unequal weights in task_arithmetic beside it",
-        source="Stoica et al. 2025, arXiv:2410.19735 (merges of LoRA up to 4.3 % better, "
-        "on image and language tasks)",
+        reason="several adapters of low rank whose signs conflict: each is a few singular "
+        "directions, which are made orthogonal to those of the others and all kept",
+        vary="lambda from 0.5 to 1.2; knots and unequal weights in task_arithmetic beside it",
+        source="Gargiulo et al. 2025, arXiv:2412.00081 (on image encoders only); our catalog: sql "
+        "and json at equal weights score 0.75 and 0.875, TIES 0.625 and 0.75, knots at density "
+        "0.5 0.375 and 0.75",
     ),
     Rule(
         name="conflicts",

@@ -45,7 +45,7 @@ CASES = [
     ("two-terms", facts(2, cosine=0.4, sign_conflict=0.2), "task_arithmetic"),
     ("many-checkpoints", facts(8, "checkpoint"), "tsv_m"),
     ("redundant-checkpoints", facts(3, "checkpoint"), "dare_ties"),
-    ("low-rank-adapters", facts(3), "knots"),
+    ("low-rank-adapters", facts(3), "tsv_m"),
     ("conflicts", facts(3, "checkpoint", deviations=(0.03,) * 3), "ties"),
     ("conflicts", facts(3, ranks=(8, 128, 8)), "ties"),
     ("conflicts", facts(3, ranks=(8, None, 8)), "ties"),
