@@ -8,18 +8,13 @@ reproduce, with the reason. Tolerances are absolute; task vectors lie in (-1, 1)
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import schemas
-from tests import merging, tiny
-from tests.merging import TermOf
-from tests.reference import inputs
 
 FOLDER = Path(__file__).parent / "reference"
 ROUNDING = 1e-6
@@ -27,9 +22,9 @@ ROUNDING = 1e-6
 SPECTRAL = 1e-5
 """Float32 singular vectors, whose last digits depend on the LAPACK that finds them."""
 FILES = {
-    "mergekit": "mergekit_tensors.json",
+    "mergekit": "mergekit.json",
     "peft": "peft.json",
-    "fusion_bench": "fusion_bench_tensors.json",
+    "fusion_bench": "fusion_bench.json",
     "papers": "papers.json",
 }
 TOOLS = {
@@ -42,13 +37,18 @@ TOOLS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One case of another implementation and the recipe of ours that is compared with it."""
+    """One case of another implementation and the recipe of ours that is compared with it.
+
+    `slices` are those of passthrough: model of `inputs`, first layer, the one behind the last.
+    """
 
     oracle: str
     case: str
     method: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     dialect: str = ""
+    compute: str = "float32"
+    slices: tuple[tuple[str, int, int], ...] = ()
     tolerance: float = ROUNDING
     why: str = ""
 
@@ -63,6 +63,8 @@ class Row:
         """The recipe as people read it."""
         parts = [f"dialect {self.dialect}"] if self.dialect else []
         parts += [f"{name} {_text(value)}" for name, value in self.parameters.items()]
+        parts += [f"compute {self.compute}"] if self.compute != "float32" else []
+        parts += [f"layers [{first}, {last}] of {model}" for model, first, last in self.slices]
         return ", ".join(parts) or "defaults"
 
 
@@ -73,6 +75,13 @@ def _text(value: Any) -> str:
 DARE = {"density": 0.4, "rescale": False}
 DELLA = {"density": 0.4, "epsilon": 0.1, "rescale": False}
 STILL = {"max_iterations": 1, "tolerance": 1.0}
+STACK = (("tiny", 0, 2), ("math", 0, 3), ("style", 1, 3))
+SPECTRAL_CASES: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+    ("tsv_m", "tsv_m", {}),
+    ("iso_c", "iso_c", {}),
+    ("iso_cts, common 0.8", "iso_cts", {}),
+    ("iso_cts, common 0.4", "iso_cts", {"common_share": 0.4}),
+)
 
 LIKE = (
     Row("mergekit", "linear", "linear"),
@@ -88,6 +97,14 @@ LIKE = (
         "nuslerp",
         {"space": "task_vector", "granularity": "row"},
     ),
+    Row(
+        "mergekit",
+        "nuslerp of task vectors, columns",
+        "nuslerp",
+        {"space": "task_vector", "granularity": "column"},
+    ),
+    # Where two models of one norm have one weight, its step and ours end in the middle.
+    Row("mergekit", "multislerp of two norms of 1", "multislerp"),
     Row("mergekit", "multislerp", "karcher", STILL),
     Row("mergekit", "multislerp of task vectors", "karcher", {**STILL, "space": "task_vector"}),
     Row("mergekit", "karcher", "karcher"),
@@ -114,6 +131,14 @@ LIKE = (
     Row("mergekit", "ties, defaults", "ties", {}, "ties-mergekit"),
     Row("mergekit", "ties, density 0.4", "ties", {"density": 0.4}, "ties-mergekit"),
     Row("mergekit", "ties, density 0.25, equal weights", "ties", {"density": 0.25}),
+    Row("mergekit", "ties, equal weights", "ties", {"density": 1.0}),
+    Row(
+        "mergekit",
+        "ties, density 0.6, lambda 1.1",
+        "ties",
+        {"density": 0.6, "lambda": 1.1},
+        "ties-mergekit",
+    ),
     Row("mergekit", "ties, sum", "ties", {"density": 0.4, "combine": "sum", "lambda": 0.9}),
     Row(
         "mergekit",
@@ -129,6 +154,24 @@ LIKE = (
     Row("mergekit", "breadcrumbs, outliers share 0.01", "breadcrumbs"),
     Row(
         "mergekit",
+        "breadcrumbs, lambda 0.7",
+        "breadcrumbs",
+        {"density": 0.5, "gamma": 0.1, "lambda": 0.7},
+    ),
+    Row(
+        "mergekit",
+        "breadcrumbs, normalised",
+        "breadcrumbs",
+        {"density": 0.9, "gamma": 0.05, "normalize": True},
+    ),
+    Row(
+        "mergekit",
+        "breadcrumbs_ties, a negative weight",
+        "breadcrumbs_ties",
+        {"density": 0.5, "gamma": 0.1, "combine": "sum"},
+    ),
+    Row(
+        "mergekit",
         "breadcrumbs_ties",
         "breadcrumbs_ties",
         {"density": 0.5, "gamma": 0.1, "combine": "sum"},
@@ -137,6 +180,7 @@ LIKE = (
     Row("mergekit", "model_stock, rows", "model_stock", {"granularity": "row"}),
     Row("mergekit", "sce", "sce"),
     Row("mergekit", "sce, half selected", "sce", {"density": 0.5}),
+    Row("mergekit", "passthrough.yaml", "passthrough", slices=STACK),
     Row("peft", "task_arithmetic", "task_arithmetic"),
     Row("peft", "ties, total", "ties", {"density": 0.4}, "ties-peft-total"),
     Row("peft", "ties, frequency", "ties", {"density": 0.4}, "ties-peft-frequency"),
@@ -166,15 +210,19 @@ LIKE = (
         {"density": 0.21, "combine": "max"},
         "ties-fusionbench",
     ),
-    Row("fusion_bench", "tsv_m", "tsv_m", tolerance=SPECTRAL),
-    Row("fusion_bench", "iso_c", "iso_c", tolerance=SPECTRAL),
-    Row("fusion_bench", "iso_cts, common 0.8", "iso_cts", tolerance=SPECTRAL),
-    Row(
-        "fusion_bench",
-        "iso_cts, common 0.4",
-        "iso_cts",
-        {"common_share": 0.4},
-        tolerance=SPECTRAL,
+    *(
+        Row("fusion_bench", case, method, parameters, tolerance=SPECTRAL)
+        for case, method, parameters in SPECTRAL_CASES
+    ),
+    *(
+        Row(
+            "fusion_bench",
+            f"{case}, scaled by 0.5",
+            method,
+            {"lambda": 0.5, **parameters},
+            compute="float64",
+        )
+        for case, method, parameters in SPECTRAL_CASES
     ),
     Row("papers", "TIES, keep 20 %, lambda 1", "ties", {"density": 0.21}, "ties-paper"),
     Row(
@@ -287,49 +335,3 @@ def tool(oracle: str) -> str:
     """Return name and version of the implementation that an oracle's numbers come from."""
     version = reference(oracle)["versions"].get(oracle, "")
     return f"{TOOLS[oracle]} {version}".strip()
-
-
-def difference(row: Row, folder: Path) -> float:
-    """Build the row's recipe and return the largest absolute difference of an element."""
-    case = reference(row.oracle)[row.case]
-    base = write_model(folder / "base", inputs.base())
-    built = folder / "out"
-    terms = list(_terms(row, case, folder))
-    merging.build(built, base, terms, method=row.method, **row.resolved)
-    tensors = tiny.read_tensors(built)
-    return max(
-        float(np.abs(tensors[name] - np.float32(numbers)).max())
-        for name, numbers in case["expected"].items()
-    )
-
-
-def _terms(row: Row, case: Mapping[str, Any], folder: Path) -> Iterator[TermOf]:
-    if "rslora" in case:
-        for number, weight in enumerate(case["weights"]):
-            yield TermOf(_write_adapter(folder, number, rslora=case["rslora"]), weight)
-        return
-    models = inputs.models()
-    if row.method == "slerp":
-        # mergekit's slerp starts from its base model.
-        models = [inputs.base(), models[0]]
-        weights = [1.0, 1.0]
-    else:
-        weights = case.get("weights") or [1.0] * len(models)
-    for number, (model, weight) in enumerate(zip(models, weights, strict=False)):
-        yield TermOf(write_model(folder / f"model{number}", model), weight, "checkpoint")
-
-
-def write_model(folder: Path, model: inputs.Model) -> Path:
-    folder.mkdir(parents=True)
-    tiny.write_json(folder / "config.json", {"model_type": "llama"})
-    tiny.write_safetensors(folder / "model.safetensors", model)
-    return folder
-
-
-def _write_adapter(folder: Path, number: int, *, rslora: bool) -> Path:
-    config, factors = inputs.adapter(number, rslora=rslora)
-    written = folder / f"adapter{number}"
-    written.mkdir()
-    tiny.write_json(written / "adapter_config.json", config)
-    tiny.write_safetensors(written / "adapter_model.safetensors", factors)
-    return written

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from registry import catalog, documents
 from registry.index import Index
-from registry.mergekit import Maps, parse_map, translate
+from registry.mergekit import Maps, Weights, parse_map, translate
 from registry.request import declare
 from registry.spec import Catalog
 from registry.tree import WorkingTree
 from schemas.model import read_model
+from schemas.vocabulary import read_tokens
 from tests import merging, tiny
 from tests.conftest import Repository
 from tests.reference import inputs
@@ -29,20 +30,22 @@ from tests.reference import inputs
 EXAMPLES = Path(__file__).parent / "examples/mergekit"
 VALID = sorted((EXAMPLES / "valid").glob("*.yaml"))
 INVALID = sorted((EXAMPLES / "invalid").glob("*.yaml"))
-REFERENCE = json.loads((Path(__file__).parent / "reference/mergekit_models.json").read_text())
-EXPECTED = {case["name"]: case["expected"] for case in REFERENCE["cases"]}
+CASES = json.loads((Path(__file__).parent / "reference/mergekit.json").read_text())["cases"]
+REFERENCE = {case["name"]: case for case in CASES}
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a catalog's root with a base of three layers, three checkpoints and an adapter."""
+    """Return a catalog's root with a base of three layers, its checkpoints and an adapter."""
     root = tmp_path_factory.mktemp("mergekit")
     (root / "catalog/merges").mkdir(parents=True)
     (root / "catalog/registry.yaml").write_text("kind: registry\nname: test\n")
-    for name, kind in (("tiny", "base"), *((one, "checkpoint") for one in ("math", "law", "code"))):
+    for name in inputs.LLAMAS:
+        kind = "base" if name == "tiny" else "checkpoint"
         folder = declare_in(root, kind, name)
         tiny.write_safetensors(folder / "model.safetensors", inputs.llama(name))
-        tiny.write_json(folder / "config.json", inputs.llama_config())
+        for file, data in inputs.llama_files(name).items():
+            tiny.write_json(folder / file, data)
         declare_in(root, kind, name)
     config, factors = inputs.lora()
     folder = declare_in(root, "adapter", "style")
@@ -65,19 +68,24 @@ def declare_in(root: Path, kind: str, name: str) -> Path:
 
 
 def translated(
-    root: Path, file: Path, *maps: str, base: str | None = None, with_weights: bool = True
+    root: Path,
+    file: Path,
+    *maps: str,
+    base: str | None = None,
+    with_weights: bool = True,
+    padding: int = 0,
 ) -> tuple[str, list[str]]:
     """Return the spec's text, and the problems as they are shown."""
     loaded = catalog.load(WorkingTree(root), Index(root)).catalog
     document, problems = documents.parse(file.read_bytes(), file.name)
     assert document is not None, problems
 
-    def tensors(name: str) -> tuple[str, ...]:
+    def weights(name: str) -> Weights:
         folder = root / loaded.base(name).folder
-        return tuple(read_model(folder).tensors) if with_weights else ()
+        return Weights(tuple(read_model(folder).tensors), padding) if with_weights else Weights()
 
     known = Maps(loaded, parse_map(maps, loaded))
-    translation, problems = translate(document, known, name=file.stem, base=base, tensors=tensors)
+    translation, problems = translate(document, known, name=file.stem, base=base, weights=weights)
     return translation.text() if translation else "", [one.text() for one in problems]
 
 
@@ -96,11 +104,22 @@ def test_the_imported_spec_gives_the_weights_of_mergekit(
     request: dict[str, Any] = declare(loaded)[file.stem].pin({})
     folders = {one.digest: root / one.folder for one in loaded.ingredients.values()}
     merging.build_request(tmp_path / "out", request, folders)
-    built = tiny.read_tensors(tmp_path / "out")
-    assert set(built) == set(EXPECTED[file.stem])
-    for name, numbers in EXPECTED[file.stem].items():
+    built, case = tiny.read_tensors(tmp_path / "out"), REFERENCE[file.name]
+    expected = {name: np.float32(numbers) for name, numbers in case["expected"].items()}
+    if "tokens" in case:
+        tokens = read_tokens(tmp_path / "out") or {}
+        assert len(tokens) == len(built["lm_head.weight"])
+        assert tokens.keys() == case["tokens"].keys()
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            expected[name] = in_the_order_of(tokens, case["tokens"], expected[name])
+    assert set(built) == set(expected)
+    for name, numbers in expected.items():
         # Float32 sums of a few terms in another order, and an arc's sines.
-        np.testing.assert_allclose(built[name], np.float32(numbers), rtol=0, atol=2e-6)
+        np.testing.assert_allclose(built[name], numbers, rtol=0, atol=2e-6)
+
+
+def in_the_order_of(tokens: dict[str, int], theirs: dict[str, int], rows: tiny.Array) -> tiny.Array:
+    return rows[[theirs[token] for token in sorted(tokens, key=tokens.__getitem__)]]
 
 
 @pytest.mark.parametrize("file", INVALID, ids=lambda file: file.stem)
@@ -156,6 +175,75 @@ def test_what_is_written_beside_the_merge(
     _, problems = translated(models, file)
 
     assert problems == ([f"beside.yaml:{problem}"] if problem else [])
+
+
+WITH_TOKENIZER = """\
+merge_method: METHOD
+base_model: models/tiny
+models: [{model: models/math, parameters: {weight: 1, density: DENSITY}}]
+tokenizer_source: SOURCE
+"""
+
+
+@pytest.mark.parametrize("source", ["base", "union"])
+def test_padding_that_a_share_would_count_is_refused(
+    source: str, models: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "padded.yaml"
+    text = WITH_TOKENIZER.replace("SOURCE", source)
+    file.write_text(text.replace("METHOD", "ties").replace("DENSITY", "0.5"))
+
+    _, problems = translated(models, file, padding=2)
+    unpadded, none = translated(models, file)
+    unknown, _ = translated(models, file, with_weights=False)
+
+    assert problems == [
+        "padded.yaml:4:19: tokenizer_source: the base has 2 rows behind its last token, which mergekit "
+        "leaves out\n  hint: ties looks at whole tensors; without the setting mergekit keeps them, as here"
+    ]
+    assert none == []
+    assert "leaves out" not in unpadded
+    assert "the base, whose weights are not at hand, is taken to have none" in unknown
+
+
+@pytest.mark.parametrize(("method", "density"), [("task_arithmetic", "0.5"), ("ties", "1")])
+def test_padding_is_kept_where_elements_do_not_see_each_other(
+    method: str, density: str, models: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "padded.yaml"
+    text = WITH_TOKENIZER.replace("SOURCE", "base")
+    file.write_text(text.replace("METHOD", method).replace("DENSITY", density))
+
+    text, problems = translated(models, file, padding=2)
+
+    assert problems == []
+    assert (
+        "# - mergekit leaves out rows behind the last token of the tokenizer; they are kept" in text
+    )
+
+
+def test_layers_of_what_is_not_at_hand_are_believed_where_they_are_written(
+    two_bases: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "stack.yaml"
+    slices = "[{sources: [{model: both, layer_range: [0, 9]}]}]"
+    file.write_text(f"merge_method: passthrough\nslices: {slices}\ndtype: bfloat16\n")
+    whole = tmp_path / "whole.yaml"
+    whole.write_text("merge_method: passthrough\nmodels: [{model: both}]\n")
+
+    text, problems = translated(two_bases, file)
+    _, unknown = translated(two_bases, whole)
+    _, absent = translated(two_bases, EXAMPLES / "valid/passthrough-model.yaml", with_weights=False)
+
+    assert problems == []
+    assert "    - {merge: both, layers: [0, 9]}\noutput: {dtype: bfloat16}\n" in text
+    assert "computes in bfloat16" not in text  # nothing is computed
+    message = "expected layer_range, found a model whose number of layers is not known here"
+    for told, place in ((unknown, "whole.yaml:2:18"), (absent, "passthrough-model.yaml:3:12")):
+        assert told == [
+            f"{place}: models[0].model: {message}\n"
+            "  hint: write slices, each with one source and its layer_range"
+        ]
 
 
 def test_paths_mean_what_the_command_line_says(models: Path, tmp_path: Path) -> None:
@@ -245,7 +333,7 @@ def test_a_file_of_any_form_is_translated_or_refused(
     loaded = loaded_once(models)
 
     translation, problems = translate(
-        document, Maps(loaded, {}), name="strange", base=None, tensors=lambda _: NAMES
+        document, Maps(loaded, {}), name="strange", base=None, weights=lambda _: Weights(NAMES, 0)
     )
 
     assert (translation is None) == bool(problems)

@@ -14,8 +14,9 @@ from registry.catalog import Loaded
 from registry.cli.session import find_root, load
 from registry.errors import InvalidCatalog, Problem, RegistryError, UsageError, did_you_mean
 from registry.index import Index
-from registry.mergekit import Maps, Translation, parse_map, translate
+from registry.mergekit import Maps, Translation, Weights, parse_map, translate
 from registry.tree import Entry, Tree, WorkingTree
+from schemas import vocabulary
 from schemas.header import HeaderError
 from schemas.model import ModelError, read_model
 
@@ -88,7 +89,7 @@ def _translated(
     translation: Translation | None = None
     if document is not None and not problems:
         translation, problems = translate(
-            document, maps, name=name, base=base, tensors=_tensors(root, loaded)
+            document, maps, name=name, base=base, weights=_weights(root, loaded)
         )
     if translation is None:
         raise InvalidCatalog(problems, 1)
@@ -97,14 +98,19 @@ def _translated(
     return text
 
 
-def _tensors(root: Path, loaded: Loaded) -> Callable[[str], tuple[str, ...]]:
-    def names(base: str) -> tuple[str, ...]:
+def _weights(root: Path, loaded: Loaded) -> Callable[[str], Weights]:
+    def known(base: str) -> Weights:
+        folder = root / loaded.catalog.base(base).folder
         try:
-            return tuple(read_model(root / loaded.catalog.base(base).folder).tensors)
+            header = read_model(folder)
+            tokens, rows = vocabulary.read_tokens(folder), vocabulary.rows(header.config)
         except (ModelError, HeaderError, OSError):
-            return ()  # not at hand: what needs the layers is a problem then
+            return Weights()  # not at hand: what needs the layers is a problem then
+        if tokens is None or rows is None:
+            return Weights(tuple(header.tensors))
+        return Weights(tuple(header.tensors), rows - vocabulary.last_row(tokens))
 
-    return names
+    return known
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,21 +17,26 @@ Term = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Method, parameters and terms as a merge spec has them."""
+    """Method, parameters and terms (or the slices of a stack) as a merge spec has them."""
 
     method: str
     parameters: Mapping[str, Any]
     terms: tuple[Term, ...]
+    slices: tuple[Term, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """A file with its operands found; an operand is None where a problem stands already."""
+    """A file with its operands found; an operand is None where a problem stands already.
+
+    `padding` are the rows of the base's vocabulary behind its last token, None if not known.
+    """
 
     config: Config
     settings: Settings
     operands: Mapping[Reference, Operand | None]
     base: str | None
+    padding: int | None
 
     @property
     def findings(self) -> Findings:

@@ -1,4 +1,6 @@
-"""mergekit's methods in ours: the averages and the spheres; `sparse` holds the task-vector family.
+"""mergekit's methods in ours: the averages and the spheres.
+
+`sparse` holds the task-vector family, `stack` passthrough.
 
 Each function takes a `Merge` and returns method, parameters and terms of a recipe, or leaves
 problems. What stands here was read in and measured with mergekit 0.1.5.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from registry.mergekit import sparse
+from registry.mergekit import sparse, stack
 from registry.mergekit.merge import Merge, Recipe
 from registry.mergekit.settings import REQUIRED
 
@@ -24,7 +26,7 @@ def translate(merge: Merge) -> Recipe | None:
         merge.findings.problem(("merge_method",), message, f"translated are {known}")
         return None
     recipe = METHODS[method](merge)
-    if recipe is not None and not recipe.terms:
+    if recipe is not None and not recipe.terms and method != "passthrough":
         message = "expected a model beside the base model, found none"
         merge.findings.problem(("merge_method",), message)
     return recipe
@@ -158,5 +160,6 @@ METHODS: Mapping[str, Callable[[Merge], Recipe | None]] = {
     "model_stock": _model_stock,
     "sce": _sce,
     **dict.fromkeys(sparse.DEFAULTS, sparse.translate),
+    "passthrough": stack.translate,
 }
 """Name of a method of mergekit to its translation."""

@@ -20,6 +20,17 @@ _FORMS = "base:NAME, adapter:NAME@VERSION, checkpoint:NAME@VERSION or merge:NAME
 
 
 @dataclass(frozen=True, slots=True)
+class Weights:
+    """What is known of a base's weights: names of tensors, none if they are not at hand.
+
+    `padding` are the rows of its vocabulary behind the last token, None if that is not known.
+    """
+
+    names: tuple[str, ...] = ()
+    padding: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Operand:
     """A thing of the catalog that a path means."""
 

@@ -7,7 +7,7 @@ inside modules) all become one list, as mergekit itself makes slices of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from registry.documents import Document, Path_, field_text, quote
@@ -115,7 +115,8 @@ def read(findings: Findings) -> Config | None:
         if not config.inputs:
             path = body[0] if body else ()
             findings.problem(path, "expected a list of models to merge, found none")
-        _refuse_twice(findings, config.inputs)
+        if config.method != "passthrough":
+            _refuse_twice(findings, config.inputs)
     return config
 
 
@@ -132,6 +133,10 @@ def _config(
         inputs = tuple(_models(findings, path, body["models"]))
         if inputs and base and base not in [one.reference for one in inputs]:
             inputs += (Input(base, base_path),)
+    elif data["merge_method"] == "passthrough":
+        inputs = tuple(_stacked(findings, (*path, "slices"), body.get("slices")))
+        if not inputs:
+            return None
     else:
         one_slice = _slice(findings, (*path, "slices"), body.get("slices"))
         if one_slice is None:
@@ -168,10 +173,33 @@ def _slice(findings: Findings, path: Path_, slices: Any) -> tuple[Path_, Mapping
         return None
     if len(slices) > 1 or not isinstance(slices[0], dict):
         message = f"expected one slice over all layers, found {len(slices)} slices"
-        hint = "a model of other layers than its base is no merge of task vectors"
+        hint = "merge all layers, and stack slices of that merge with passthrough"
         findings.problem(path, message, hint)
         return None
     return (*path, 0), slices[0]
+
+
+def _stacked(findings: Findings, path: Path_, slices: Any) -> Iterator[Input]:
+    """Yield the one source of every slice; the slice's parameters stand behind its own."""
+    if not isinstance(slices, list) or not slices:
+        findings.problem(path[:-1], "expected models or slices, found neither")
+        return
+    for number, one in enumerate(slices):
+        place: Path_ = (*path, number)
+        sources = one.get("sources") if isinstance(one, dict) else None
+        if not isinstance(sources, list) or len(sources) != 1:
+            count = len(sources) if isinstance(sources, list) else "none"
+            message = f"passthrough takes one source per slice, found {count}"
+            hint = "merge the models in a file of its own, and stack layers of that merge"
+            findings.problem((*place, "sources"), message, hint)
+            continue
+        scope = _scope(findings, place, one)
+        for source in _models(findings, place, sources, "sources"):
+            if source.layers is None:
+                where = source.path[:-1]
+                findings.problem(where, "expected layer_range, two whole numbers, found none")
+                continue
+            yield replace(source, scopes=(*source.scopes, *((scope,) if scope.settings else ())))
 
 
 def _models(findings: Findings, path: Path_, models: Any, key: str = "models") -> Iterator[Input]:
@@ -185,7 +213,7 @@ def _models(findings: Findings, path: Path_, models: Any, key: str = "models") -
             findings.problem(place, "expected model, found none")
             continue
         scope = _scope(findings, place, one)
-        layers = one.get("layer_range")
+        layers = one.get("layer_range") if key == "sources" else None
         known = None
         if isinstance(layers, list) and [type(end) for end in layers] == [int, int]:
             known = (layers[0], layers[1])

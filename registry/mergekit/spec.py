@@ -11,9 +11,9 @@ from typing import Any
 from registry.cures import one_of
 from registry.documents import Document, Path_
 from registry.errors import Problem
-from registry.mergekit import methods
+from registry.mergekit import methods, tokens
 from registry.mergekit.merge import Merge, Recipe
-from registry.mergekit.models import Maps, Operand
+from registry.mergekit.models import Maps, Operand, Weights
 from registry.mergekit.reading import Config, Findings, Reference, read
 from registry.mergekit.settings import Settings
 from schemas.schedule import count_layers
@@ -47,12 +47,12 @@ def translate(
     *,
     name: str,
     base: str | None,
-    tensors: Callable[[str], tuple[str, ...]],
+    weights: Callable[[str], Weights],
 ) -> tuple[Translation | None, list[Problem]]:
     """Return the translation, or None and all problems.
 
-    `base` is the catalog's base that the command line names, `tensors` returns the names of a
-    base's tensors, none if its weights are not at hand.
+    `base` is the catalog's base that the command line names, `weights` tells what is known of the
+    weights of a base.
     """
     findings = Findings(document)
     config = read(findings)
@@ -60,14 +60,19 @@ def translate(
         return None, sorted(findings.problems)
     operands = _operands(findings, config, maps, base)
     found = _base(findings, maps, operands, base)
-    names = tensors(found) if found else ()
-    _check_layers(findings, config, names)
-    recipe = methods.translate(Merge(config, Settings(findings, names), operands, found))
+    known = weights(found) if found else Weights()
+    if config.method != "passthrough":
+        _check_layers(findings, config, known.names)
+    settings = Settings(findings, known.names)
+    merge = Merge(config, settings, operands, found, known.padding)
+    recipe = methods.translate(merge)
     output, compute = _output(findings, config)
-    _tokenizer(findings, config)
+    is_union = tokens.translate(merge, recipe)
     if findings.problems or recipe is None or found is None:
         return None, sorted(findings.problems)
     spec = _spec(name, found, recipe, compute, output)
+    if is_union:
+        spec["recipe"]["tokenizer"] = "union"
     return Translation(name, spec, tuple(findings.notes), document.file), []
 
 
@@ -129,37 +134,17 @@ def _output(findings: Findings, config: Config) -> tuple[dict[str, str], str | N
                 message = f"expected {one_of(allowed)}, found {found[key]}"
                 findings.problem((key,), message)
     computed = found.get("dtype")
-    if computed in ("bfloat16", "float16"):
+    written = found.get("out_dtype", computed)
+    is_copied = config.method == "passthrough" and written == computed
+    if computed in ("bfloat16", "float16") and not is_copied:
         findings.note(
             f"mergekit computes in {computed}; here in float32, rounded once, which is closer to "
             "the exact numbers and so not bit for bit the same"
         )
-    written = found.get("out_dtype", computed)
     if written == "float64":
         findings.problem(("dtype",), "no artifact here is float64", "write out_dtype: float32")
     compute = "float64" if computed == "float64" else None
     return ({"dtype": written} if written else {}), compute
-
-
-def _tokenizer(findings: Findings, config: Config) -> None:
-    settings = config.data.get("tokenizer")
-    settings = settings if isinstance(settings, dict) else {}
-    key: Path_ = ("tokenizer",) if settings else ("tokenizer_source",)
-    source = settings.get("source", "union") if settings else config.data.get("tokenizer_source")
-    for name in ("tokens", "pad_to_multiple_of"):
-        if settings.get(name) is not None:
-            message = "no recipe here changes the vocabulary"
-            findings.problem((*key, name), message, "the base's tokenizer and rows are kept")
-    is_base = source is None or source == "base" or (config.base and source == config.base.text)
-    if not is_base:
-        shown = source if isinstance(source, str) else "a mapping"
-        message = f"expected the base's tokenizer, found {shown}"
-        hint = "write tokenizer_source: base if all models have the base's vocabulary"
-        findings.problem((*key, "source") if settings else key, message, hint)
-    elif source is not None:
-        findings.note("the tokenizer is the base's, and every operand must have its vocabulary")
-    if config.data.get("chat_template") is not None:
-        findings.note("chat_template is not carried over: it is the base's, and no weight")
 
 
 def _spec(
@@ -168,7 +153,9 @@ def _spec(
     inside: dict[str, Any] = {"method": recipe.method}
     if recipe.parameters:
         inside["parameters"] = dict(recipe.parameters)
-    inside["terms"] = list(recipe.terms)
+    for key, values in (("terms", recipe.terms), ("slices", recipe.slices)):
+        if values:
+            inside[key] = list(values)
     if compute:
         inside["compute"] = compute
     spec = {"kind": "merge", "name": name, "base": base, "recipe": inside}
@@ -182,10 +169,10 @@ def _yaml(spec: Mapping[str, Any]) -> Iterator[str]:
             continue
         yield "recipe:"
         for name, inner in value.items():
-            if name != "terms":
+            if name not in ("terms", "slices"):
                 yield f"  {name}: {_flow(inner)}"
                 continue
-            yield "  terms:"
+            yield f"  {name}:"
             for term in inner:
                 yield f"    - {_flow(term)}"
 

@@ -2,7 +2,7 @@
 
 Needs only numpy, so that the scripts beside it can import it in an environment of their own:
 
-    PYTHONPATH=. .venv-mergekit/bin/python tests/reference/make_mergekit_tensors.py
+    PYTHONPATH=. .venv-mergekit/bin/python tests/reference/make_mergekit.py
 
 Numbers come from SHAKE-256 and are the same for ever; task vectors lie in (-1, 1), and no two of
 their elements have equal magnitude, so that trimming leaves nothing to a sorting algorithm.
@@ -55,6 +55,11 @@ def models(scale: float = 1.0) -> list[Model]:
     ]
 
 
+def normed(model: Model) -> Model:
+    """Return a model with every tensor divided by its norm."""
+    return {name: array / np.linalg.norm(array) for name, array in model.items()}
+
+
 def adapter(number: int, *, rslora: bool = False) -> tuple[dict[str, Any], Model]:
     """Return configuration and factors of a LoRA adapter of `base`, of rank 2 and scale 2 (or √8)."""
     module = "model.layers.0.mlp.up_proj"
@@ -77,12 +82,44 @@ def adapter(number: int, *, rslora: bool = False) -> tuple[dict[str, Any], Model
     return config, factors
 
 
-LAYERS, HIDDEN, INNER, VOCABULARY = 3, 2, 3, 5
+LAYERS, HIDDEN, INNER = 3, 2, 3
+LLAMAS = ("tiny", "math", "law", "code", "chat", "tool")
+"""The base `tiny` and its fine-tunes; the last two have tokens of their own."""
+_TOKENS = {
+    "chat": ("<s>", "b", "a", "c", "d", "<|user|>", "e"),
+    "tool": ("<s>", "a", "b", "c", "e", "f", "<|tool|>"),
+}
+_PADDING = {"chat": 2}
 
 
-def llama_shapes() -> dict[str, tuple[int, ...]]:
+def tokens(name: str) -> tuple[str, ...]:
+    """Return the tokens of a model in the order of their ids."""
+    return _TOKENS.get(name, ("<s>", "a", "b", "c", "d"))
+
+
+def tokenizer(name: str) -> dict[str, Any]:
+    """Return tokenizer.json of a model; tokens in brackets are special."""
+    ids = {token: number for number, token in enumerate(tokens(name))}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": number, "content": token, **flags, "special": True}
+            for token, number in ids.items()
+            if token.startswith("<")
+        ],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": ids, "unk_token": "<s>"},
+    }
+
+
+def _rows(name: str) -> int:
+    return len(tokens(name)) + _PADDING.get(name, 0)
+
+
+def llama_shapes(name: str = "tiny") -> dict[str, tuple[int, ...]]:
     """Return the tensors of a Llama model so small that a file of its numbers can be read."""
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (_rows(name), HIDDEN)}
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}"
         for module in ("q_proj", "k_proj", "v_proj", "o_proj"):
@@ -92,7 +129,7 @@ def llama_shapes() -> dict[str, tuple[int, ...]]:
         shapes[f"{prefix}.mlp.down_proj.weight"] = (HIDDEN, INNER)
         shapes[f"{prefix}.input_layernorm.weight"] = (HIDDEN,)
         shapes[f"{prefix}.post_attention_layernorm.weight"] = (HIDDEN,)
-    return {**shapes, "model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCABULARY, HIDDEN)}
+    return {**shapes, "model.norm.weight": (HIDDEN,), "lm_head.weight": (_rows(name), HIDDEN)}
 
 
 def llama(name: str) -> Model:
@@ -101,7 +138,7 @@ def llama(name: str) -> Model:
     Fine-tunes have a common direction: rows of two numbers are opposite by chance otherwise, and
     everything that divides by an angle blows rounding up.
     """
-    tensors = {key: uniform(f"tiny {key}", shape) for key, shape in llama_shapes().items()}
+    tensors = {key: uniform(f"tiny {key}", shape) for key, shape in llama_shapes(name).items()}
     if name == "tiny":
         return tensors
     return {
@@ -112,8 +149,8 @@ def llama(name: str) -> Model:
     }
 
 
-def llama_config() -> dict[str, Any]:
-    """Return config.json of these models."""
+def llama_config(name: str) -> dict[str, Any]:
+    """Return config.json of one of these models."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "head_dim": HIDDEN,
@@ -128,7 +165,16 @@ def llama_config() -> dict[str, Any]:
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
-        "vocab_size": VOCABULARY,
+        "vocab_size": _rows(name),
+    }
+
+
+def llama_files(name: str) -> dict[str, dict[str, Any]]:
+    """Return the files beside the weights of one of these models."""
+    return {
+        "config.json": llama_config(name),
+        "tokenizer.json": tokenizer(name),
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas.digest import hash_folder, tree_digest
-from tests.conformance import write_model
+from tests.conformance_builds import write_model
 from tests.reference import inputs, philox
 
 DENSITY, EPSILON, SEED = 0.4, 0.1, 0
