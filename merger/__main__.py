@@ -114,7 +114,14 @@ def _serve(events: TextIO) -> int:
     orders: queue.SimpleQueue[str] = queue.SimpleQueue()
     is_busy = threading.Event()
     threading.Thread(target=_read_orders, args=(orders, is_busy), daemon=True).start()
-    emit = _emitter(events)
+    write = _emitter(events)
+
+    def emit(event: Mapping[str, Any]) -> None:
+        # Before it is written: who has read an order's last event may end us, and that is no kill.
+        if event["event"] in ("report", "failed"):
+            is_busy.clear()
+        write(event)
+
     while True:
         line = orders.get()
         is_busy.set()
@@ -123,7 +130,6 @@ def _serve(events: TextIO) -> int:
         except ValueError:
             order = None
         worker.carry_out(order, emit)
-        is_busy.clear()
 
 
 def _read_orders(orders: queue.SimpleQueue[str], is_busy: threading.Event) -> None:

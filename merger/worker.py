@@ -21,6 +21,8 @@ from merger.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from merger.engine import Limits
+
 _LOG = logging.getLogger(__name__)
 _FORMAT_VERSION = 1
 _TASKS = ("build", "evaluate", "analyze")
@@ -56,13 +58,14 @@ def _run(order: Any, emit: Emit) -> dict[str, Any]:
     emit({"event": "started", "task": task, "device": device.type, "device_class": device_class})
     inputs = {digest: Path(folder) for digest, folder in order["inputs"].items()}
     progress = _Throttled(emit)
-    if task == "build":
-        report = _build(order, inputs, device, threads, progress)
-    elif task == "analyze":
-        report = _analyze(order, inputs, device, threads, progress)
-    else:
+    if task == "evaluate":
         torch.set_num_threads(threads)
         report = _evaluate(order, inputs, device, progress)
+    else:
+        from merger.engine import Limits
+
+        limits = Limits(device, threads, order.get("memory_bytes"))
+        report = (_build if task == "build" else _analyze)(order, inputs, limits, progress)
     return {"event": "report", "task": task, "device_class": device_class} | report
 
 
@@ -87,15 +90,10 @@ def _checked(order: Any) -> str:
 
 
 def _build(
-    order: Mapping[str, Any],
-    inputs: Mapping[str, Path],
-    device: torch.device,
-    threads: int,
-    progress: _Throttled,
+    order: Mapping[str, Any], inputs: Mapping[str, Path], limits: Limits, progress: _Throttled
 ) -> dict[str, Any]:
     from merger import engine
 
-    limits = engine.Limits(device, threads, order.get("memory_bytes"))
     parsed = request.parse(order["request"])
     output = Path(order["output"])
     built = engine.build(parsed, inputs, output, limits=limits, progress=progress)
@@ -113,15 +111,10 @@ def _build(
 
 
 def _analyze(
-    order: Mapping[str, Any],
-    inputs: Mapping[str, Path],
-    device: torch.device,
-    threads: int,
-    progress: _Throttled,
+    order: Mapping[str, Any], inputs: Mapping[str, Path], limits: Limits, progress: _Throttled
 ) -> dict[str, Any]:
-    from merger import analysis, analysis_request, engine
+    from merger import analysis, analysis_request
 
-    limits = engine.Limits(device, threads, order.get("memory_bytes"))
     parsed = analysis_request.parse(order["request"])
     found = analysis.analyze(parsed, inputs, limits=limits, progress=progress)
     return {"analysis": found, "versions": _versions("torch", "safetensors", "merge-registry")}

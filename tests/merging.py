@@ -90,21 +90,33 @@ def inputs_of(base: Path, terms: Sequence[TermOf]) -> dict[str, Path]:
 
 
 def build(
-    output: Path, base: Path, terms: Sequence[TermOf], *, threads: int = 2, **options: Any
+    output: Path,
+    base: Path,
+    terms: Sequence[TermOf],
+    *,
+    threads: int = 2,
+    memory_bytes: int | None = None,
+    **options: Any,
 ) -> engine.Built:
     """Build in this process; options as for `request_of`."""
     data = request_of(base, terms, **options)
-    return build_request(output, data, inputs_of(base, terms), threads=threads)
+    inputs = inputs_of(base, terms)
+    return build_request(output, data, inputs, threads=threads, memory_bytes=memory_bytes)
 
 
 def build_request(
-    output: Path, data: Mapping[str, Any], inputs: Mapping[str, Path], *, threads: int = 2
+    output: Path,
+    data: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    *,
+    threads: int = 2,
+    memory_bytes: int | None = None,
 ) -> engine.Built:
     return engine.build(
         request.parse(data),
         inputs,
         output,
-        limits=engine.Limits(torch.device("cpu"), threads),
+        limits=engine.Limits(torch.device("cpu"), threads, memory_bytes),
         progress=lambda _done, _total, _unit: None,
     )
 

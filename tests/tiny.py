@@ -183,17 +183,23 @@ def write_safetensors(path: Path, tensors: Mapping[str, Array], *, dtype: str = 
     write_raw(path, encoded)
 
 
-def write_raw(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...], bytes]]) -> None:
+def write_raw(
+    path: Path,
+    tensors: Mapping[str, tuple[str, tuple[int, ...], bytes]],
+    *,
+    backwards: bool = False,
+) -> None:
     """Write tensors given as dtype, shape and bytes as one safetensors file, sorted by name."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
-    for name, (dtype, shape, data) in sorted(tensors.items()):
+    ordered = sorted(tensors.items(), reverse=backwards)
+    for name, (dtype, shape, data) in ordered:
         offsets = [position, position + len(data)]
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
         position += len(data)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    body = b"".join(data for _, (_, _, data) in sorted(tensors.items()))
+    body = b"".join(data for _, (_, _, data) in ordered)
     path.write_bytes(len(text).to_bytes(8, "little") + text + body)
 
 
