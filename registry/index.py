@@ -28,6 +28,7 @@ FILE = "index"
 SETTLING_NS = 2 * 10**9
 # Objects of Git never change, so nothing else would ever remove their entries.
 MOST_ENTRIES = 20_000
+_READERS = ("documents", "schema", "weights", "vocabulary", "finding", "preflight", "index")
 
 Signature = list[Any]
 """Plain data that changes whenever what was computed from might have."""
@@ -213,7 +214,7 @@ def _version() -> str:
     """Return what tells apart the readers that made an index: all schemas and their code."""
     ours = Path(__file__).parent
     theirs = Path(str(schemas.__file__)).parent
-    readers = [ours / f"{name}.py" for name in ("documents", "schema", "weights", "index")]
+    readers = [ours / f"{name}.py" for name in _READERS]
     digest = sha256()
     for file in sorted([*theirs.glob("*.json"), *theirs.glob("*.py"), *readers]):
         if file.is_file():
