@@ -142,7 +142,10 @@ def test_no_other_file_than_the_card_and_the_recipe_leaves_the_model_digest(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_conv1d_modules_take_transposed_factors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["transformer.", ""], ids=["whole names", "no prefix"])
+def test_conv1d_modules_take_transposed_factors_under_the_running_models_names(
+    tmp_path: Path, prefix: str
+) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -150,6 +153,10 @@ def test_conv1d_modules_take_transposed_factors(tmp_path: Path) -> None:
     config = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=40, n_positions=16)
     base = tmp_path / "base"
     GPT2LMHeadModel(config).save_pretrained(base)
+    # Many files of GPT-2 leave the prefix out; transformers adds it when it opens them.
+    stored = tiny.read_safetensors(base / "model.safetensors")
+    renamed = {prefix + name.removeprefix("transformer."): one for name, one in stored.items()}
+    tiny.write_raw(base / "model.safetensors", renamed)
     modules = ["c_attn", "c_fc"]
     lora = LoraConfig(r=4, target_modules=modules, fan_in_fan_out=True, task_type="CAUSAL_LM")
     for name in ("a", "b"):
@@ -163,9 +170,11 @@ def test_conv1d_modules_take_transposed_factors(tmp_path: Path) -> None:
     merging.build(tmp_path / "out", base, recipe, artifact=adapter())
 
     written = json.loads((tmp_path / "out/adapter_config.json").read_text("utf-8"))
-    expected = merged(tmp_path / "model", base, recipe)
     assert written["fan_in_fan_out"] is True
-    assert relative_distance(folded(base, tmp_path / "out"), expected, base) < 1e-6
+    found = folded(base, tmp_path / "out")
+    named = {prefix + name.removeprefix("transformer."): one for name, one in found.items()}
+    expected = merged(tmp_path / "model", base, recipe)
+    assert relative_distance(named, expected, base) < 1e-6
 
 
 def numpy_errors(delta: dict[str, Any], rank: int) -> dict[str, float]:
