@@ -213,5 +213,6 @@ def _factors(delta: Any) -> Factors:
 
 
 def _bytes(values: torch.Tensor) -> memoryview:
-    # Flat: a memoryview counts and cuts along its first dimension only.
-    return values.contiguous().view(torch.uint8).reshape(-1).cpu().numpy().data
+    # Flat: a memoryview counts and cuts along its first dimension only. Before the bytes are looked
+    # at, since a matrix of one column counts as contiguous whatever its strides.
+    return values.contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data

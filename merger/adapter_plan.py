@@ -86,6 +86,8 @@ def _packed(base: Model) -> frozenset[str]:
 def _why_not(name: str, merging: Merging, packed: frozenset[str]) -> str:
     """Return why LoRA cannot hold a tensor; nothing if it can, as far as name and shape tell."""
     dimensions = len(merging.vectors.shapes[name])
+    if merging.vectors.elements(name) == 0:
+        return "a tensor without elements"
     if dimensions != 2:
         return f"a tensor of {dimensions} dimension{'' if dimensions == 1 else 's'}"
     if not name.endswith(_WEIGHT):

@@ -54,7 +54,7 @@ def truncate(matrix: torch.Tensor, rank: int) -> Factorised:
     A full SVD. The largest entry of each left vector is made positive, the first among equals, so
     that the bits do not hang on a sign that LAPACK is free to choose.
     """
-    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    u, s, vh = _svd(matrix)
     squares = s.double().square()
     total = float(squares.sum())
     energy = float(squares[:rank].sum()) / total if total else 1.0
@@ -62,6 +62,17 @@ def truncate(matrix: torch.Tensor, rank: int) -> Factorised:
     largest = u.gather(0, u.abs().argmax(dim=0, keepdim=True))
     half = torch.where(largest < 0, -s.sqrt(), s.sqrt())  # (1, rank)
     return Factorised(u * half, half.T * vh, energy)
+
+
+def _svd(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    try:
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # its stub forgets to say so
+        # LAPACK gives up on some large matrices of low rank. In float64, and turned, the rounding
+        # is another.
+        v, s, uh = torch.linalg.svd(matrix.T.double(), full_matrices=False)
+        u, vh = uh.T, v.T
+    return u.to(matrix.dtype), s.to(matrix.dtype), vh.to(matrix.dtype)
 
 
 def pad(left: torch.Tensor, right: torch.Tensor, rank: int) -> Factors:

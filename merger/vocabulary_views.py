@@ -13,7 +13,7 @@ import torch
 
 from merger.blocks import Block
 from merger.checkpoint import DTYPES, Checkpoint, Model
-from merger.rounding import round_to
+from merger.rounding import is_finite, round_to
 from merger.task_vector import Delta, Factors, TaskVector
 from merger.vocabulary import LACKS, Vocabulary
 
@@ -61,8 +61,16 @@ class ExtendedBase:
         """Names of all tensors."""
         return frozenset(self.tensors)
 
-    def owner(self, _name: str) -> str:
-        """Return the model's own label."""
+    def owner(self, name: str) -> str:
+        """Return the model's own label, or that of a term whose added rows are not finite.
+
+        It is asked for when a value is none: the rows that were added are not the base's.
+        """
+        added = slice(self._vocabulary.added.start, self._vocabulary.added.stop)
+        for model, place in self._owners if name in self._vocabulary.tensors else ():
+            rows = place[added]
+            if not is_finite(_read_rows(model, name, rows[rows != LACKS]).reshape(-1)):
+                return model.label
         return self.label
 
     def is_float(self, name: str) -> bool:

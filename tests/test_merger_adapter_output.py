@@ -14,6 +14,7 @@ import torch
 from merger.errors import InputError
 from tests import merging, tiny
 from tests.merging import TermOf, adapter
+from tests.reference import naive
 
 SCHEDULE = {"layers": [0.25, 1.5], "rules": [{"match": "*.1.*.v_proj.*", "value": -2.0}]}
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -439,6 +440,52 @@ def test_an_adapter_of_an_embedding_alone_leaves_nothing_to_write(
 
     assert changed.tensor == "model.embed_tokens.weight"
     assert empty.why == "expected at least one matrix of a linear module in a term, found none"
+
+
+@pytest.mark.parametrize("method", ["ties", "task_arithmetic"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_of_rank_one_is_the_best_of_rank_one(
+    world: Path, tmp_path: Path, dtype: str, method: str
+) -> None:
+    recipe = terms(world, one=1.0, two=-0.5)
+
+    built = merging.build(
+        tmp_path / "a", world / "base", recipe, method=method, artifact=adapter(1, dtype)
+    )
+    merging.build(tmp_path / "m", world / "base", recipe, method=method, compute="float64")
+
+    base, whole = tiny.read_tensors(world / "base"), tiny.read_tensors(tmp_path / "m")
+    folded = read_deltas(tmp_path / "a")
+    assert len(folded) == built.statistics["touched"]["tensors"]
+    for name, found in folded.items():
+        delta = whole[name].astype(np.float64) - base[name]
+        u, s, vh = np.linalg.svd(delta)
+        best = s[0] * np.outer(u[:, 0], vh[0])
+        assert np.linalg.norm(found - best) < (2e-2 if dtype == "bfloat16" else 1e-4) * s[0]
+
+
+def read_deltas(folder: Path) -> dict[str, Any]:
+    """Return B·A of an adapter of scale 1 by tensor."""
+    return naive.task_vector_of_adapter(tiny.read_tensors(folder), 1.0)
+
+
+def test_tensors_without_elements_need_no_factors(tmp_path: Path) -> None:
+    base = tiny.tiny_base(tmp_path / "base", dtype="float32")
+    tuned = shutil.copytree(base, tmp_path / "tuned")
+    moved = "model.layers.0.self_attn.q_proj.weight"
+    for folder, change in ((base, 0.0), (tuned, 0.5)):
+        arrays = tiny.read_tensors(base)
+        arrays[moved] += np.float32(change)
+        arrays["model.none.weight"] = np.zeros((0, 5), np.float32)
+        arrays["model.nothing"] = np.zeros((0,), np.float32)
+        tiny.write_safetensors(folder / "model.safetensors", arrays)
+    recipe = [TermOf(tuned, kind="checkpoint")]
+
+    merging.build(tmp_path / "a", base, recipe, artifact=adapter(2))
+
+    config = json.loads((tmp_path / "a/adapter_config.json").read_text())
+    assert "model.layers.0.self_attn.q_proj" in config["target_modules"]
+    assert not [module for module in config["target_modules"] if "none" in module]
 
 
 def _turned(tensor: tuple[str, tuple[int, ...], bytes]) -> tuple[str, tuple[int, ...], bytes]:

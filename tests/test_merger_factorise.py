@@ -51,6 +51,28 @@ def test_the_largest_entry_of_each_left_vector_is_positive_and_both_sides_are_of
     torch.testing.assert_close(again.right, -found.right)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_matrix_on_which_lapack_gives_up_is_cut_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    matrix = ramp(6, 4, 0.9).to(dtype)
+    svd = torch.linalg.svd
+
+    def stubborn(given: torch.Tensor, **options: bool) -> object:
+        if given.shape == matrix.shape:
+            raise torch.linalg.LinAlgError
+        return svd(given, **options)
+
+    expected = factorise.truncate(matrix, 2)
+    monkeypatch.setattr(torch.linalg, "svd", stubborn)
+    found = factorise.truncate(matrix, 2)
+
+    assert found.left.dtype == found.right.dtype == dtype
+    torch.testing.assert_close(found.left, expected.left)
+    torch.testing.assert_close(found.right, expected.right)
+    assert found.energy == pytest.approx(expected.energy)
+
+
 def test_a_delta_of_zeros_has_factors_of_zeros() -> None:
     found = factorise.truncate(torch.zeros(3, 2), 2)
 

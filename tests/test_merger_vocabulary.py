@@ -360,6 +360,36 @@ def test_a_row_of_one_owner_alone_is_that_row(base: Path, tuned: Path, tmp_path:
         )
 
 
+def test_a_value_that_is_no_number_in_an_added_row_is_that_of_the_term(
+    base: Path, tuned: Path, tmp_path: Path
+) -> None:
+    sound = retokenized(tmp_path / "sound", tuned, added=["<|one|>"], rows=280)
+    broken = retokenized(tmp_path / "broken", tuned, added=["<|one|>", "<|two|>"], rows=280)
+    arrays = tiny.read_tensors(broken)
+    arrays[HEAD][TOKENS + 1, 3] = np.inf
+    tiny.write_safetensors(broken / "model.safetensors", arrays, dtype="float32")
+    terms = [TermOf(folder, 1.0, "checkpoint") for folder in (sound, broken)]
+
+    error = refused(tmp_path / "out", union(base, terms), merging.inputs_of(base, terms))
+
+    assert (error.tensor, error.term) == (HEAD, "checkpoint broken@1")
+
+
+def test_a_value_that_is_no_number_in_the_base_of_a_union_is_that_of_the_base(
+    base: Path, tuned: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(base, tmp_path / "broken")
+    arrays = tiny.read_tensors(broken)
+    arrays[HEAD][5, 3] = np.nan
+    tiny.write_safetensors(broken / "model.safetensors", arrays, dtype="float32")
+    folder = retokenized(tmp_path / "grown", tuned, added=["<|one|>"], rows=280)
+    terms = [TermOf(folder, 1.0, "checkpoint")]
+
+    error = refused(tmp_path / "out", union(broken, terms), merging.inputs_of(broken, terms))
+
+    assert (error.tensor, error.term) == (HEAD, "base tiny")
+
+
 def test_permuted_vocabularies_merge_row_by_row(base: Path, tuned: Path, tmp_path: Path) -> None:
     permuted = retokenized(tmp_path / "permuted", tuned, swap=("Ġthe", "on"))
     arrays = tiny.read_tensors(tuned)

@@ -301,6 +301,34 @@ def test_the_spread_is_that_over_all_terms_of_the_recipe() -> None:
     assert sce.spread(rows, 4).tolist() == [6.0, 4.0, 0.0]
 
 
+@pytest.mark.parametrize("compute", ["float32", "float64"])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_equal_terms_differ_nowhere_so_nothing_of_them_is_selected(
+    tmp_path: Path, count: int, compute: str
+) -> None:
+    # The mean of three equal numbers is another number in floating point for every seventh.
+    drawn = np.random.default_rng(1).standard_normal(999).astype(np.float32)
+
+    def model(name: str, sign: float) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        tiny.write_json(folder / "config.json", {"model_type": "llama"})
+        arrays = {"a.vector": sign * drawn, "b.scalar": np.float32(sign)}
+        tiny.write_safetensors(folder / "model.safetensors", arrays)
+        return folder
+
+    base, equal = model("base", 1.0), model("equal", 3.0)
+    terms = [TermOf(equal, 1.0, "checkpoint", f"equal-{number}") for number in range(count)]
+
+    some = tensors(tmp_path / "some", base, terms, method="sce", density=0.5, compute=compute)
+    merging.build(tmp_path / "all", base, terms, method="sce", density=1.0, compute=compute)
+
+    assert some == merging.raw_tensors(base)
+    found = tiny.read_tensors(tmp_path / "all")
+    np.testing.assert_allclose(found["a.vector"], 3 * drawn, rtol=1e-6)
+    assert found["b.scalar"] == 3.0
+
+
 def test_weights_are_shares_of_the_squares() -> None:
     assert sce.shares([3.0, 1.0]) == (0.75, 0.25)
     assert sce.shares([0.0, 0.0]) == (0.0, 0.0)
@@ -325,6 +353,23 @@ def test_an_element_stays_where_enough_terms_outweigh_the_others() -> None:
 def test_a_single_operand_is_too_few_for_sce(world: World, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a list of at least 2 terms"):
         merging.build(tmp_path, world.base, world.terms(1.0), method="sce")
+
+
+@pytest.mark.parametrize("compute", ["float32", "float64"])
+@pytest.mark.parametrize("method", DRAWN)
+@pytest.mark.parametrize("density", [1e-10, 1e-40, 5e-324])
+def test_a_density_below_all_probabilities_keeps_nothing(
+    world: World, tmp_path: Path, density: float, method: str, compute: str
+) -> None:
+    options: dict[str, Any] = DRAWN[method] | {"density": density}
+    if method.startswith("della"):
+        options["epsilon"] = 0.0
+
+    found = tensors(
+        tmp_path, world.base, world.terms(1.0), method=method, compute=compute, **options
+    )
+
+    assert found == merging.raw_tensors(world.base)
 
 
 # --- edges -----------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.conftest import Repository
@@ -122,6 +124,41 @@ def test_a_method_that_takes_tensors_sees_their_shapes(halving: Halving) -> None
     ran = halving.run("sync", "both-skills")
 
     assert ran.code == 0, ran.err
+
+
+@pytest.mark.parametrize("unit", ["block", "tensor"])
+def test_a_tensor_without_elements_is_not_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    from schemas import plugins
+    from tests import merging, tiny
+
+    install(tmp_path / "site", entry=ENTRY | {"x-unit": unit}, shapes="assert total.numel()")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "halving", raising=False)
+    plugins.find.cache_clear()
+
+    def model(name: str, value: float) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        tiny.write_json(folder / "config.json", {"model_type": "llama"})
+        arrays = {"a.none": np.zeros((0, 4), np.float32), "b.one": np.float32([value])}
+        tiny.write_safetensors(folder / "model.safetensors", arrays)
+        return folder
+
+    base, terms = model("base", 1.0), [merging.TermOf(model("tuned", 3.0), 1.0, "checkpoint")]
+    data = merging.request_of(base, terms)
+    package = {"name": "halving", "version": "1.0"}
+    data["recipe"] |= {"method": "halve", "package": package, "parameters": {"share": 0.5}}
+    try:
+        merging.build_request(tmp_path / "out", data, merging.inputs_of(base, terms))
+    finally:
+        plugins.find.cache_clear()
+        sys.modules.pop("halving", None)
+
+    built = tiny.read_tensors(tmp_path / "out")
+    assert built["a.none"].shape == (0, 4)
+    assert built["b.one"].tolist() == [2.0]
 
 
 @pytest.mark.slow

@@ -86,8 +86,8 @@ class PluginMethod:
             return merged
 
         merged = None
-        if self._schema["x-unit"] == "tensor":
-            blocks = vectors.blocks(name)
+        blocks = vectors.blocks(name)  # none of a tensor without elements
+        if self._schema["x-unit"] == "tensor" and blocks:
             taus = [torch.cat([delta.block(one) for one in blocks]) for delta in deltas.values()]
             whole = [tau.reshape(vectors.shapes[name]) for tau in taus]
             merged = call(task_arithmetic.weigh(whole, weights)).reshape(-1)

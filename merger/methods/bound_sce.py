@@ -70,8 +70,10 @@ class Sce:
         """Return SCE at one tensor, after the passes that selection and weights need."""
         stream = _Stream(tuple(deltas.values()), vectors.blocks(name), len(vectors))
         elements = vectors.elements(name)
-        keep = kept_count(self._numbers.number("density", name), elements)
-        cut = find_cut(stream.spreads, elements, keep) if keep < elements else None
+        density = self._numbers.number("density", name)
+        keep = kept_count(density, elements)
+        # A density below 1 selects no variance of 0, not even where the one element is to be kept.
+        cut = find_cut(stream.spreads, elements, keep) if density < 1.0 else None
         return SceStep(
             cut=cut,
             terms=len(vectors),

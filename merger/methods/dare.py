@@ -18,11 +18,13 @@ def drop(
     """Return τ where `kept` (n,) is true and zero elsewhere, times 1/p with `rescale`, (n,).
 
     p is one number in (0, 1] or one per element, (n,) in float64. In τ's dtype, not in place; 1/p
-    is rounded once to that dtype, the product once.
+    is rounded once to that dtype, the product once. A p whose reciprocal that dtype does not hold
+    keeps nothing (`random_mask` knows multiples of 2⁻³² only), so the factor stays finite.
     """
     factor = kept.to(tau.dtype)
+    largest = torch.finfo(tau.dtype).max
     if rescale and isinstance(probability, torch.Tensor):
-        factor *= probability.reciprocal().to(tau.dtype)
+        factor *= probability.reciprocal().clamp(max=largest).to(tau.dtype)
     elif rescale:
-        factor *= 1.0 / probability
+        factor *= min(1.0 / probability, largest)
     return tau * factor

@@ -23,12 +23,21 @@ from merger.sparsify import Cut, trim
 
 
 def spread(taus: Sequence[torch.Tensor], terms: int) -> torch.Tensor:
-    """Return N times the variance over `terms` terms, of which these have the tensor, (n,)."""
+    """Return N times the variance over `terms` terms, of which these have the tensor, (n,).
+
+    Equal values have none: their mean need not be that value in floating point, and what rounding
+    leaves would be selected.
+    """
     mean = task_arithmetic.total(taus) / terms
     found = mean.square() * (terms - len(taus))
     for tau in taus:
         found += (tau - mean).square_()
-    return found
+    if len(taus) < terms:
+        return found
+    differ = torch.zeros_like(found, dtype=torch.bool)
+    for tau in taus[1:]:
+        differ |= tau != taus[0]
+    return found * differ.to(found.dtype)
 
 
 def select(
