@@ -115,7 +115,31 @@ def test_moved_layers_are_another_request_and_are_told(repository: Repository) -
 
     (difference,) = compare(before, after)
 
+    assert difference.field == "recipe.slices[0]"
+    assert (difference.old, difference.new) == ("base tiny-llama[0:1]", "base tiny-llama[0:2]")
+
+
+def test_slices_that_came_or_went_are_told_by_name_once(repository: Repository) -> None:
+    write_merge(repository, "tall", "  method: passthrough\n  slices: [{layers: [0, 2]}]\n")
+    before = declared(repository, "tall").request
+    slices = "[{layers: [0, 2]}, {adapter: formal, version: 1, layers: [1, 2]}]"
+    write_merge(repository, "tall", f"  method: passthrough\n  slices: {slices}\n")
+    after = declared(repository, "tall").request
+
+    (difference,) = compare(before, after)
+
     assert difference.field == "recipe.slices"
+    assert difference.old == "base tiny-llama[0:2]"
+    assert difference.new == "base tiny-llama[0:2], adapter formal@1[1:2]"
+
+
+def test_a_union_given_up_is_told_as_the_vocabulary_of_the_base(repository: Repository) -> None:
+    base = declared(repository, "both-skills").request
+    union = {**base, "recipe": {**base["recipe"], "tokenizer": "union"}}
+
+    (difference,) = compare(union, base)
+
+    assert (difference.old, difference.new) == ("union", "base")
 
 
 def test_a_union_is_in_the_request_and_a_base_is_not(repository: Repository) -> None:
