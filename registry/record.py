@@ -228,7 +228,8 @@ def _slices(old: list[str] | None, new: list[str] | None) -> Iterator[Difference
             if was != is_now:
                 yield Difference(f"recipe.slices[{number}]", was, is_now)
     elif old != new:
-        yield Difference("recipe.slices", *(", ".join(one) if one else None for one in (old, new)))
+        before, after = (", ".join(one) if one else None for one in (old, new))
+        yield Difference("recipe.slices", before, after)
 
 
 def input_label(source: Mapping[str, Any]) -> str:

@@ -68,7 +68,7 @@ def check_checkpoint(folder: Path, base: ModelHeader | None) -> list[Finding]:
     """Return what keeps a folder from being a full fine-tune of `base`.
 
     Without the base's bytes only what the folder says alone is checked. Other tokens keep it from
-    nothing: a union of vocabularies takes them. What a merge without one says is `check_vocabulary`.
+    nothing, as a union of vocabularies takes them; `check_vocabulary` looks at those.
     """
 
     def check() -> list[Finding]:

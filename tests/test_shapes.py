@@ -247,9 +247,7 @@ def test_another_vocabulary_is_told_where_it_is_not_united(repository: Repositor
     write_merge(repository, "tall", slices)
     plain, tall = problems(repository)
     words = 'expected the vocabulary of the base: only in checkpoint chat@1: "<|tool|>" ('
-    assert plain.startswith(
-        f"catalog/merges/plain.yaml:6:24: recipe.terms[0].checkpoint: {words}"
-    )
+    assert plain.startswith(f"catalog/merges/plain.yaml:6:24: recipe.terms[0].checkpoint: {words}")
     assert plain.endswith("hint: write `tokenizer: union` in this recipe, or leave the term out")
     assert tall.startswith(f"catalog/merges/tall.yaml:6:25: recipe.slices[0].checkpoint: {words}")
     assert "hint: a stack has the base's tokens" in tall
