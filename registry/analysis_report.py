@@ -106,7 +106,8 @@ def _sum(figures: Mapping[str, Any]) -> str:
         expected, realised = _percent(dare["expected"]), _percent(dare["realised"])
         return f"{line}, after the drop {realised} (expected {expected})"
     kept = f"{figures['density']:.6g}"
-    return f"{line}; dropped at random to density {kept}, {_percent(dare['expected'])} would"
+    left = _percent(dare["expected"])
+    return f"{line}, {left} expected after a random drop to density {kept}"
 
 
 def _count(number: int) -> str:

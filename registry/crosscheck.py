@@ -169,13 +169,20 @@ def _counts(spec: MergeSpec, source: Source) -> Iterator[Problem]:
     if len(spec.terms) < least or (most is not None and len(spec.terms) > most):
         wanted = f"{least}" if least == most else f"at least {least}"
         message = f"expected {wanted} terms for {spec.method}, found {len(spec.terms)}"
-        yield source.problem(("recipe", "terms"), message)
+        yield source.problem(("recipe", "terms"), message, _other_count(spec, most))
     if method["x-weights"]:
         return
     for number, term in enumerate(spec.terms):
         if numbers_of(term.weight) != [1.0]:
             path: FieldPath = ("recipe", "terms", number, "weight")
             yield source.problem(path, f"{spec.method} takes no weights", "remove it")
+
+
+def _other_count(spec: MergeSpec, most: int | None) -> str:
+    """Return which method takes as many terms as there are."""
+    if len(spec.terms) == 1:
+        return "one term alone: task_arithmetic takes it, at any weight"
+    return "more on a sphere: multislerp or karcher" if most else ""
 
 
 def _parameters(spec: MergeSpec, source: Source) -> Iterator[Problem]:

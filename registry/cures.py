@@ -212,6 +212,7 @@ def _wrong_word(value: Any, schema: Mapping[str, Any], source: str | None) -> Me
         hint = f"write {schema['const']}"
         return f"expected {schema['const']}, found {shown(value, source)}", hint
     hint = _near(value, schema["enum"]) if isinstance(value, str) else ""
+    hint = hint or schema.get("x-hint", "")
     return f"expected {one_of(schema['enum'])}, found {shown(value, source)}", hint
 
 
@@ -304,9 +305,11 @@ def _to_boolean(value: Any, _: Mapping[str, Any], __: str | None) -> str:
     return "write false" if word in ("no", "n", "off", "0", "false") else ""
 
 
-def _to_list(value: Any, _: Mapping[str, Any], __: str | None) -> str:
+def _to_list(value: Any, schema: Mapping[str, Any], _: str | None) -> str:
     if isinstance(value, dict):
         return "start every entry with -"
+    if hint := schema.get("x-hint", ""):
+        return str(hint)
     return f"write [{value}]" if isinstance(value, str) and len(value) <= 40 else ""
 
 

@@ -137,7 +137,7 @@ def _checked(root: Path, catalog: Catalog, folder: Path, wanted: Wanted) -> str:
     elif wanted.kind == "adapter":
         findings = weights.check_adapter(folder, base, base_folder)
     else:
-        findings = weights.check_checkpoint(folder, base, base_folder, with_vocabulary=False)
+        findings = weights.check_checkpoint(folder, base)
     if findings:
         problems = [Problem(one.file, 0, 0, one.field, one.message, one.hint) for one in findings]
         msg = "; ".join(problem.text() for problem in problems)

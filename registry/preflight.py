@@ -17,7 +17,7 @@ from registry.errors import Problem
 from registry.finding import Finding
 from registry.index import Index
 from registry.source import Source
-from registry.spec import Ingredient, IngredientId, MergeSpec
+from registry.spec import Catalog, Ingredient, IngredientId, MergeSpec, Term
 from schemas.digest import TreeError
 from schemas.header import HeaderError
 from schemas.lora import CONFIG
@@ -25,6 +25,7 @@ from schemas.model import ModelError, ModelHeader, read_config, read_model
 from schemas.schedule import count_layers
 
 _UNITE = "write `tokenizer: union` in this recipe, or leave the term out"
+_NO_STACK = "a stack has the base's tokens: leave it out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,6 @@ def check(root: Path, loaded: Loaded, index: Index, *, with_digests: bool = True
     problems: list[Problem] = []
     absent: list[tuple[str, str]] = []
     bases: dict[str, Ingredient] = {}
-    united = _united(loaded)
     # Bases first: the others are compared with them.
     for one in sorted(catalog.ingredients.values(), key=lambda one: one.kind != "base"):
         folder = root / one.folder
@@ -54,9 +54,9 @@ def check(root: Path, loaded: Loaded, index: Index, *, with_digests: bool = True
             bases[one.name] = one
         source = loaded.sources[(one.kind, one.name, str(one.version))]
         found = list(_digest(index, one, folder)) if with_digests else []
-        found += _findings(index, one, root, bases, with_vocabulary=one.id not in united)
+        found += _findings(index, one, root, bases)
         problems += [_problem(source, finding) for finding in found]
-    problems += _other_vocabularies(root, loaded, index, bases, united)
+    problems += _other_vocabularies(root, loaded, index, bases)
     problems += _impossible_unions(root, loaded, bases)
     problems += _impossible_layers(root, loaded, bases)
     problems += _impossible_sums(root, loaded, bases)
@@ -65,33 +65,16 @@ def check(root: Path, loaded: Loaded, index: Index, *, with_digests: bool = True
     return Preflight(tuple(problems), tuple(absent))
 
 
-def _united(loaded: Loaded) -> frozenset[IngredientId]:
-    """Return the checkpoints whose own tokens some merge unites with the base's."""
-    specs = loaded.catalog.merges.values()
-    unions = [spec for spec in specs if spec.tokenizer == "union"]
-    return frozenset(term.id for spec in unions for term in spec.terms if term.kind == "checkpoint")
-
-
 def _digest(index: Index, one: Ingredient, folder: Path) -> Iterator[Finding]:
     if finding := weights.check_digest(folder, one.digest, index):
         yield finding
 
 
 def _findings(
-    index: Index,
-    one: Ingredient,
-    root: Path,
-    bases: Mapping[str, Ingredient],
-    *,
-    with_vocabulary: bool,
+    index: Index, one: Ingredient, root: Path, bases: Mapping[str, Ingredient]
 ) -> list[Finding]:
     base = bases.get(one.base or "")
-    what = [one.kind] if with_vocabulary else [one.kind, "any vocabulary"]
-
-    def check() -> list[Finding]:
-        return _headers(one, root, base, with_vocabulary=with_vocabulary)
-
-    return _remembered(index, root, one, base, what, check)
+    return _remembered(index, root, one, base, [one.kind], partial(_headers, one, root, base))
 
 
 def _remembered(
@@ -119,9 +102,7 @@ def _signature(index: Index, folder: Path) -> list[Any] | None:
         return None  # told as the base's own problem
 
 
-def _headers(
-    one: Ingredient, root: Path, base: Ingredient | None, *, with_vocabulary: bool
-) -> list[Finding]:
+def _headers(one: Ingredient, root: Path, base: Ingredient | None) -> list[Finding]:
     folder = root / one.folder
     if one.kind == "base":
         return weights.check_base(folder)
@@ -129,9 +110,7 @@ def _headers(
     header = _read(base_folder) if base_folder else None
     if one.kind == "adapter":
         return weights.check_adapter(folder, header, base_folder)
-    return weights.check_checkpoint(
-        folder, header, base_folder, name=one.label, with_vocabulary=with_vocabulary
-    )
+    return weights.check_checkpoint(folder, header)
 
 
 def _read(folder: Path) -> ModelHeader | None:
@@ -148,30 +127,42 @@ def _problem(source: Source, finding: Finding) -> Problem:
 
 
 def _other_vocabularies(
-    root: Path,
-    loaded: Loaded,
-    index: Index,
-    bases: Mapping[str, Ingredient],
-    united: frozenset[IngredientId],
+    root: Path, loaded: Loaded, index: Index, bases: Mapping[str, Ingredient]
 ) -> Iterator[Problem]:
-    """Yield terms whose tokens another merge unites with the base's, and this one does not."""
-    for spec in loaded.catalog.merges.values():
+    """Yield operands of other tokens in merges that do not unite them with the base's."""
+    catalog = loaded.catalog
+
+    def look(one: Ingredient | None) -> list[Finding]:
+        base = bases.get(one.base or "") if one else None
+        if one is None or base is None or not (root / one.folder).is_dir():
+            return []
+        folders = root / one.folder, root / base.folder
+        check = partial(weights.check_vocabulary, *folders, one.label)
+        return _remembered(index, root, one, base, ["vocabulary"], check)
+
+    others = {one.id: look(one) for one in catalog.ingredients.values() if one.kind == "checkpoint"}
+    for spec in catalog.merges.values():
         if spec.tokenizer == "union":
             continue
+        source = loaded.sources[("merge", spec.name)]
+        hint = _NO_STACK if spec.slices else _UNITE
         for number, term in enumerate(spec.terms):
-            one = loaded.catalog.ingredients.get(term.id)
-            base = bases.get(spec.base)
-            if term.id not in united or one is None or base is None:
-                continue
-            if not (root / one.folder).is_dir():
-                continue
-            check = partial(
-                weights.check_vocabulary, root / one.folder, root / base.folder, one.label
-            )
-            source = loaded.sources[("merge", spec.name)]
-            for finding in _remembered(index, root, one, base, ["vocabulary"], check):
-                hint = "" if spec.slices else _UNITE
-                yield source.problem((*spec.place(number), term.kind), finding.message, hint)
+            for finding in _other_tokens(term, catalog, others):
+                place = (*spec.place(number), term.kind)
+                yield source.problem(place, finding.message, hint)
+
+
+def _other_tokens(
+    term: Term, catalog: Catalog, others: Mapping[IngredientId, list[Finding]]
+) -> list[Finding]:
+    """Return what a term's tokens differ in; a union has those of all that it unites."""
+    if term.kind != "merge":
+        return others.get(term.id, [])
+    spec = catalog.merges.get(term.name)
+    if spec is None or spec.tokenizer != "union":
+        return []
+    # What is not a union below has the base's tokens, or a problem of its own.
+    return [one for inner in spec.terms for one in _other_tokens(inner, catalog, others)]
 
 
 def _impossible_unions(

@@ -173,6 +173,7 @@ class Difference:
 
 
 _MAPS = ("package", "parameters")  # of a recipe, compared key by key
+_UNSAID = {"tokenizer": "base"}  # what a request leaves out at its default
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
@@ -183,14 +184,19 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
     if old["base"] != new["base"]:
         differences.append(_input_change(old["base"], new["base"]))
     old_recipe, new_recipe = old["recipe"], new["recipe"]
-    for key in sorted((old_recipe.keys() | new_recipe.keys()) - {"terms", *_MAPS}):
-        if old_recipe.get(key) != new_recipe.get(key):
-            where = f"recipe.{key}"
-            differences.append(Difference(where, old_recipe.get(key), new_recipe.get(key)))
+    for key in sorted((old_recipe.keys() | new_recipe.keys()) - {"terms", "slices", *_MAPS}):
+        was, is_now = (recipe.get(key, _UNSAID.get(key)) for recipe in (old_recipe, new_recipe))
+        if was != is_now:
+            differences.append(Difference(f"recipe.{key}", was, is_now))
+    differences += _slices(_stacked(old), _stacked(new))
     for key in _MAPS:
         olds, news = old_recipe.get(key, {}), new_recipe.get(key, {})
         differences += _fields(f"recipe.{key}", olds, news)
-    differences += _terms(old_recipe["terms"], new_recipe["terms"])
+    terms = list(_terms(old_recipe["terms"], new_recipe["terms"]))
+    if old_recipe.get("slices") and new_recipe.get("slices"):
+        # An operand of a stack has no weight, and its slices were just told.
+        terms = [one for one in terms if one.is_input]
+    differences += terms
     differences += _fields("output", old["output"], new["output"])
     return differences
 
@@ -199,6 +205,31 @@ def _fields(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             yield Difference(f"{prefix}.{key}", old.get(key), new.get(key))
+
+
+def _stacked(request: Mapping[str, Any]) -> list[str] | None:
+    """Return the slices of a stack by what they name: `adapter sql@1[10:30]`."""
+    recipe = request["recipe"]
+    if not recipe.get("slices"):
+        return None
+    labels = [input_label(term["input"]) for term in recipe["terms"]]
+    found = []
+    for one in recipe["slices"]:
+        label = input_label(request["base"]) if one["term"] is None else labels[one["term"]]
+        first, last = one["layers"]
+        found.append(f"{label}[{first}:{last}]")
+    return found
+
+
+def _slices(old: list[str] | None, new: list[str] | None) -> Iterator[Difference]:
+    """Yield the slices that differ by their place; of another number of them, all in one line."""
+    if old and new and len(old) == len(new):
+        for number, (was, is_now) in enumerate(zip(old, new, strict=True)):
+            if was != is_now:
+                yield Difference(f"recipe.slices[{number}]", was, is_now)
+    elif old != new:
+        before, after = (", ".join(one) if one else None for one in (old, new))
+        yield Difference("recipe.slices", before, after)
 
 
 def input_label(source: Mapping[str, Any]) -> str:

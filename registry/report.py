@@ -34,7 +34,7 @@ def value_text(value: Any) -> str:
         return "none"
     if isinstance(value, str):
         return short(value) if value.startswith("sha256:") else value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, float):
         return number(value)
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 

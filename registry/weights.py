@@ -64,18 +64,11 @@ def check_base(folder: Path) -> list[Finding]:
     return _guarded(folder, lambda: _check_model(model.read_model(folder)))
 
 
-def check_checkpoint(
-    folder: Path,
-    base: ModelHeader | None,
-    base_folder: Path | None = None,
-    *,
-    name: str = "the checkpoint",
-    with_vocabulary: bool = True,
-) -> list[Finding]:
+def check_checkpoint(folder: Path, base: ModelHeader | None) -> list[Finding]:
     """Return what keeps a folder from being a full fine-tune of `base`.
 
-    Without the base's bytes only what the folder says alone is checked. `name` is what messages
-    call it. A union of vocabularies takes other tokens too: for it, `with_vocabulary` is false.
+    Without the base's bytes only what the folder says alone is checked. Other tokens keep it from
+    nothing, as a union of vocabularies takes them; `check_vocabulary` looks at those.
     """
 
     def check() -> list[Finding]:
@@ -83,10 +76,7 @@ def check_checkpoint(
         found = _check_model(header)
         return found + (_compare(header, base) if base else [])
 
-    def words() -> list[Finding]:
-        return vocabulary.check(folder, base_folder, name) if with_vocabulary else []
-
-    return _guarded(folder, check, words)
+    return _guarded(folder, check)
 
 
 def check_vocabulary(folder: Path, base_folder: Path, name: str) -> list[Finding]:

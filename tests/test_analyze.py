@@ -28,7 +28,7 @@ def test_a_merge_is_looked_at_before_it_is_built(repository: Repository) -> None
     first, *_, last = ran.out.splitlines()
     assert first == "trimmed = ties(tiny-llama; 1·brief@2, 1·formal@1)"
     assert last.startswith("2 terms, 4 tensors; signs conflict at ")
-    assert last.endswith("% would")
+    assert last.endswith("% expected after a random drop to density 0.1")
     heads = [line.split()[0] for line in ran.out.splitlines() if line.startswith("  ")]
     assert heads == [
         *("term", "brief@2", "formal@1"),
@@ -149,3 +149,16 @@ def test_wrong_names_are_wrong_usage(
 
     assert ran.code == 64, ran.err
     assert told in ran.err
+
+
+def test_a_stack_has_nothing_to_compare(repository: Repository) -> None:
+    (repository.root / "catalog/merges/tall.yaml").write_text(
+        "kind: merge\nname: tall\nbase: tiny-llama\nrecipe:\n  method: passthrough\n"
+        "  slices: [{layers: [0, 2]}, {adapter: formal, version: 1, layers: [1, 2]}]\n"
+    )
+
+    ran = repository.run("analyze", "tall")
+
+    assert ran.code == 64
+    assert "tall stacks layers: nothing is added up in it" in ran.err
+    assert "`registry analyze adapter formal@1`" in ran.err

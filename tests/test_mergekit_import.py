@@ -422,8 +422,7 @@ def test_with_a_name_it_becomes_a_merge_of_the_catalog(repository: Repository) -
     assert repository.run("validate").code == 0
     assert again.code == 1
     assert again.err == (
-        f"registry: {file} stands there already\n"
-        "  hint: choose another --name or -o, or remove it\n"
+        f"registry: {file} stands there already\n  hint: choose another place, or remove it\n"
     )
 
 
@@ -441,10 +440,27 @@ def test_all_problems_of_a_file_are_told_at_once(repository: Repository) -> None
         "loras.yaml:7:26: models[1].parameters.weight: normalize divides a negative weight away, "
         "which no method here does: found the weight -0.5\n"
         "  hint: to subtract, write normalize: false; then combine: sum says the same here\n"
+        "loras.yaml:12:12: normalise: means nothing to mergekit\n"
         "loras.yaml:13:12: out_dtype: expected float32, bfloat16 or float16, found float8\n"
-        "3 problems in 1 of 1 file\n"
+        "4 problems in 1 of 1 file\n"
     )
     assert not (repository.root / "out.yaml").exists()
+
+
+def test_misspelt_keys_are_told_beside_what_they_cause(repository: Repository) -> None:
+    (repository.root / "typo.yaml").write_text(
+        "merge_method: linear\nmodels:\n  - model: outputs/formal\n"
+        "    parameters: {weigth: 1}\n  - model: outputs/average\n    paramters: {weight: 1}\n"
+    )
+
+    ran = repository.run("import", "mergekit", "typo.yaml")
+
+    assert ran.code == 1
+    assert (
+        "typo.yaml:4:26: models[0].parameters.weigth: means nothing to mergekit\n"
+        "  hint: did you mean weight\n"
+    ) in ran.err
+    assert "typo.yaml:6:16: models[1].paramters: means nothing to mergekit\n" in ran.err
 
 
 def test_anchors_are_refused_as_in_every_file(repository: Repository) -> None:

@@ -51,7 +51,8 @@ OTHERS = ", parameters: {density: 0.3}"
         ),
         (
             f"  method: sce\n  {TERM}\n",
-            "6:10: recipe.terms: expected at least 2 terms for sce, found 1",
+            "6:10: recipe.terms: expected at least 2 terms for sce, found 1\n"
+            "  hint: one term alone: task_arithmetic takes it, at any weight",
         ),
         (
             "  method: dare_linear\n  terms: [{adapter: formal, version: 1, weight: -1}]\n",

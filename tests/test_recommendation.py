@@ -142,6 +142,21 @@ def test_the_command_prints_a_spec_that_validates_and_builds(repository: Reposit
     assert "-0.75 adapter brief@1  (subtracted)" in lineage
 
 
+def test_a_saved_spec_has_the_name_of_its_file_and_replaces_none(repository: Repository) -> None:
+    file = repository.root / "catalog/merges/mine.yaml"
+    assert repository.run("recommend", "formal", "-o", str(file)).code == 0
+    assert repository.run("validate").code == 0
+    file.write_text(text := file.read_text() + "# mine\n")
+
+    again = repository.run("recommend", "formal", "-o", str(file))
+    nowhere = repository.run("recommend", "formal", "-o", "nowhere/mine.yaml")
+
+    assert (again.code, file.read_text()) == (1, text)
+    assert "stands there already" in again.err
+    assert nowhere.code == 64
+    assert "cannot write nowhere/mine.yaml: No such file or directory" in nowhere.err
+
+
 def test_as_json_the_spec_is_there_with_facts_and_reason(repository: Repository) -> None:
     ran = repository.run("recommend", "formal", "brief@2", "--format", "json")
 

@@ -115,7 +115,31 @@ def test_moved_layers_are_another_request_and_are_told(repository: Repository) -
 
     (difference,) = compare(before, after)
 
+    assert difference.field == "recipe.slices[0]"
+    assert (difference.old, difference.new) == ("base tiny-llama[0:1]", "base tiny-llama[0:2]")
+
+
+def test_slices_that_came_or_went_are_told_by_name_once(repository: Repository) -> None:
+    write_merge(repository, "tall", "  method: passthrough\n  slices: [{layers: [0, 2]}]\n")
+    before = declared(repository, "tall").request
+    slices = "[{layers: [0, 2]}, {adapter: formal, version: 1, layers: [1, 2]}]"
+    write_merge(repository, "tall", f"  method: passthrough\n  slices: {slices}\n")
+    after = declared(repository, "tall").request
+
+    (difference,) = compare(before, after)
+
     assert difference.field == "recipe.slices"
+    assert difference.old == "base tiny-llama[0:2]"
+    assert difference.new == "base tiny-llama[0:2], adapter formal@1[1:2]"
+
+
+def test_a_union_given_up_is_told_as_the_vocabulary_of_the_base(repository: Repository) -> None:
+    base = declared(repository, "both-skills").request
+    union = {**base, "recipe": {**base["recipe"], "tokenizer": "union"}}
+
+    (difference,) = compare(union, base)
+
+    assert (difference.old, difference.new) == ("union", "base")
 
 
 def test_a_union_is_in_the_request_and_a_base_is_not(repository: Repository) -> None:
@@ -206,28 +230,27 @@ def test_an_adapter_of_a_stack_or_a_union_is_told(repository: Repository) -> Non
 
 def test_another_vocabulary_is_told_where_it_is_not_united(repository: Repository) -> None:
     add_checkpoint(repository, "chat", "<|tool|>")
-    place = "catalog/checkpoints/chat/1/checkpoint.yaml"
-    (alone,) = problems(repository)
-    assert alone.startswith(f"{place}:")
-    assert (
-        'tokenizer.json: expected the vocabulary of the base: only in checkpoint chat@1: "<|tool|>"'
-        in alone
-    )
-    assert alone.endswith(
-        "hint: merge it with `tokenizer: union`, or train with the base's tokenizer"
-    )
+    assert problems(repository) == []  # nothing uses it yet
 
     terms = "  method: task_arithmetic\n  terms: [{checkpoint: chat, version: 1}]\n"
     write_merge(repository, "united", terms + "  tokenizer: union\n")
     assert problems(repository) == []
 
-    write_merge(repository, "plain", terms)
-    (told,) = problems(repository)
-    assert told.startswith(
-        "catalog/merges/plain.yaml:6:24: recipe.terms[0].checkpoint: expected the vocabulary of "
-        'the base: only in checkpoint chat@1: "<|tool|>" ('
+    above = "  method: task_arithmetic\n  terms: [{merge: united}]\n"
+    write_merge(repository, "plain", above)
+    assert problems(repository)[0].startswith(
+        "catalog/merges/plain.yaml:6:19: recipe.terms[0].merge: expected the vocabulary of the base"
     )
-    assert told.endswith("hint: write `tokenizer: union` in this recipe, or leave the term out")
+
+    write_merge(repository, "plain", terms)
+    slices = "  method: passthrough\n  slices: [{checkpoint: chat, version: 1, layers: [0, 2]}]\n"
+    write_merge(repository, "tall", slices)
+    plain, tall = problems(repository)
+    words = 'expected the vocabulary of the base: only in checkpoint chat@1: "<|tool|>" ('
+    assert plain.startswith(f"catalog/merges/plain.yaml:6:24: recipe.terms[0].checkpoint: {words}")
+    assert plain.endswith("hint: write `tokenizer: union` in this recipe, or leave the term out")
+    assert tall.startswith(f"catalog/merges/tall.yaml:6:25: recipe.slices[0].checkpoint: {words}")
+    assert "hint: a stack has the base's tokens" in tall
 
 
 def test_a_union_onto_a_base_of_unknown_vocabulary_is_told(repository: Repository) -> None:

@@ -17,7 +17,13 @@ from registry import index as index_module
 from registry import weights
 from registry.finding import Finding
 from registry.index import Index
-from registry.weights import check_adapter, check_base, check_checkpoint, check_digest
+from registry.weights import (
+    check_adapter,
+    check_base,
+    check_checkpoint,
+    check_digest,
+    check_vocabulary,
+)
 from schemas import model
 from schemas import vocabulary as vocabulary_module
 from schemas.header import TensorInfo
@@ -95,7 +101,7 @@ def test_good_weights_have_no_findings(tmp_path: Path, base: Path, header: Model
 
     assert check_base(base) == []
     assert check_adapter(adapter, header, base) == []
-    assert check_checkpoint(checkpoint, header, base) == []
+    assert check_checkpoint(checkpoint, header) == []
 
 
 def test_without_the_bytes_of_the_base_weights_are_judged_alone(tmp_path: Path) -> None:
@@ -215,7 +221,7 @@ def test_a_checkpoint_has_the_tensors_and_shapes_of_its_base(
     more = {f"extra.{number}.weight": [1] for number in range(5)}
     checkpoint = a_model(tmp_path / "checkpoint", {EMBED: [7, 4], Q: [4, 4], **more})
 
-    assert check_checkpoint(checkpoint, header, base) == [
+    assert check_checkpoint(checkpoint, header) == [
         Finding(
             "model.safetensors",
             "",
@@ -282,7 +288,7 @@ def test_a_vocabulary_that_differs_is_told_with_its_first_tokens(
     for folder in (adapter, checkpoint):
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
-    (of_checkpoint,) = check_checkpoint(checkpoint, header, base, name="checkpoint a@1")
+    (of_checkpoint,) = check_vocabulary(checkpoint, base, "checkpoint a@1")
     (of_adapter,) = check_adapter(adapter, header, base)
 
     message = "expected the vocabulary of the base: " + words
@@ -311,7 +317,7 @@ def test_padding_of_another_height_is_no_finding(tmp_path: Path) -> None:
 
     for rows in (4, 5, 64):
         checkpoint = padded(tmp_path / str(rows), rows)
-        assert check_checkpoint(checkpoint, read_model(base), base) == []
+        assert check_vocabulary(checkpoint, base, "a@1") == []
 
 
 def test_rows_that_no_tokenizer_explains_are_told(tmp_path: Path) -> None:
@@ -319,8 +325,8 @@ def test_rows_that_no_tokenizer_explains_are_told(tmp_path: Path) -> None:
     few, bare = padded(tmp_path / "few", 3), padded(tmp_path / "bare", 8)
     (bare / "tokenizer.json").unlink()
 
-    (of_few,) = check_checkpoint(few, read_model(base), base)
-    (of_bare,) = check_checkpoint(bare, read_model(base), base)
+    (of_few,) = check_vocabulary(few, base, "a@1")
+    (of_bare,) = check_vocabulary(bare, base, "a@1")
 
     assert (of_few.subject, of_few.message) == (
         f"model.safetensors: tensor {EMBED}",
@@ -330,7 +336,7 @@ def test_rows_that_no_tokenizer_explains_are_told(tmp_path: Path) -> None:
         "expected the base's 6 rows, found 8, and no tokenizer that tells padding from tokens"
     )
     assert of_bare.hint == "put its tokenizer.json beside it"
-    assert check_checkpoint(bare, read_model(base), base, with_vocabulary=False) == []
+    assert check_checkpoint(bare, read_model(base)) == []
 
 
 def test_a_unigram_vocabulary_is_read_in_the_order_of_ids(base: Path) -> None:
@@ -350,7 +356,7 @@ def test_a_tokenizer_that_is_none_is_told(tmp_path: Path, base: Path, text: str)
     checkpoint = a_model(tmp_path / "checkpoint")
     (checkpoint / "tokenizer.json").write_text(text)
 
-    (finding,) = check_checkpoint(checkpoint, None, base)
+    (finding,) = check_vocabulary(checkpoint, base, "a@1")
 
     assert finding.file == "tokenizer.json"
     assert finding.message.startswith("expected ")
@@ -361,7 +367,7 @@ def test_the_same_vocabulary_in_other_bytes_is_the_same(tmp_path: Path, base: Pa
     data = json.loads((base / "tokenizer.json").read_text())
     (checkpoint / "tokenizer.json").write_text(json.dumps(data, indent=2))
 
-    assert check_checkpoint(checkpoint, None, base) == []
+    assert check_vocabulary(checkpoint, base, "a@1") == []
 
 
 def test_a_corner_of_re_or_json_is_a_finding(tmp_path: Path) -> None:
@@ -379,7 +385,7 @@ def test_a_tokenizer_beyond_all_measure_is_not_read(
     checkpoint = a_model(tmp_path / "checkpoint")
     (checkpoint / "tokenizer.json").write_text("something that is not the base's")
 
-    assert check_checkpoint(checkpoint, None, base)[0].message == "expected at most 256 MiB"
+    assert check_vocabulary(checkpoint, base, "a@1")[0].message == "expected at most 256 MiB"
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,14 @@ import click
 
 from registry import catalog, documents, schema
 from registry.catalog import Loaded
-from registry.cli.session import find_root, load
-from registry.errors import InvalidCatalog, Problem, RegistryError, UsageError, did_you_mean
+from registry.cli.session import NAME, find_root, load, refuse_existing, write_output
+from registry.errors import InvalidCatalog, Problem, UsageError, did_you_mean
 from registry.index import Index
 from registry.mergekit import Maps, Translation, Weights, parse_map, translate
 from registry.tree import Entry, Tree, WorkingTree
 from schemas import vocabulary
 from schemas.header import HeaderError
 from schemas.model import ModelError, read_model
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @click.group("import")
@@ -60,7 +58,7 @@ def mergekit(
     root = find_root(directory)
     loaded = load(root, Index(root))
     wanted = name or re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")
-    if not _NAME.fullmatch(wanted):
+    if not NAME.fullmatch(wanted):
         msg = f"expected a name of a-z, 0-9 and -, found {wanted}"
         raise UsageError(msg, "give one with --name")
     bases = [one.name for one in loaded.catalog.ingredients.values() if one.kind == "base"]
@@ -68,15 +66,14 @@ def mergekit(
         msg = f"no base {base}"
         raise UsageError(msg, did_you_mean(base, bases))
     target = output or (root / f"catalog/merges/{name}.yaml" if name else None)
-    if target is not None and target.exists():
-        msg = f"{target} stands there already"
-        raise RegistryError(msg, "choose another --name or -o, or remove it")
+    if target is not None:
+        refuse_existing(target)
     known = Maps(loaded.catalog, parse_map(maps, loaded.catalog))
     text = _translated(root, loaded, file, known, wanted, base)
     if target is None:
         click.echo(text, nl=False)
     else:
-        target.write_text(text, "utf-8")
+        write_output(target, text)
         click.echo(f"{wanted}  {target}")
     return 0
 

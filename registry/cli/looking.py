@@ -11,7 +11,7 @@ import click
 from registry import analysis, operands, report
 from registry.analysis import Question
 from registry.cli.acting import DEVICES, open_world
-from registry.cli.session import FORMATS, Session, open_session
+from registry.cli.session import FORMATS, NAME, Session, open_session, refuse_existing, write_output
 from registry.errors import UsageError
 from registry.record import BuildRecord
 from registry.spec import Ingredient
@@ -72,6 +72,13 @@ def _questions(session: Session, names: Sequence[str]) -> list[Question]:
     if len(merges) < len(found):
         msg = "expected merges, or adapters and checkpoints, found both"
         raise UsageError(msg, "name merges alone to see what is left of their terms")
+    for name in merges:
+        if catalog.merges[name].slices:
+            terms = " ".join(term.label for term in catalog.merges[name].terms)
+            msg = f"{name} stacks layers: nothing is added up in it"
+            raise UsageError(
+                msg, f"compare its operands: `registry analyze {terms}`" if terms else ""
+            )
     digests = {
         name: one.built.model_digest
         for name, one in session.observed().recorded.items()
@@ -96,10 +103,15 @@ def _draw(answers: Sequence[Mapping[str, Any]], folder: Path) -> None:
     count = 0
     for answer in answers:
         place = folder / answer["model"] if len(answers) > 1 else folder
-        place.mkdir(parents=True, exist_ok=True)
-        for name, data in plots.draw(charts.of_analysis(answer)).items():
-            (place / name).write_bytes(data)
-            count += 1
+        pictures = plots.draw(charts.of_analysis(answer))
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            for name, data in pictures.items():
+                (place / name).write_bytes(data)
+        except OSError as error:
+            msg = f"cannot write to {place}: {error.strerror}"
+            raise UsageError(msg, "choose another folder for --plots") from error
+        count += len(pictures)
     click.echo(f"{count} pictures in {folder}", err=True)
 
 
@@ -126,6 +138,9 @@ def recommend(
     """
     from registry import recommendation, recommendation_report
 
+    target = directory / output if output else None
+    if target:
+        refuse_existing(target)
     session = open_session(directory)
     catalog = session.loaded.catalog
     found, less = _ingredients(session, names, subtract)
@@ -137,7 +152,7 @@ def recommend(
     text = recommendation_report.spec(
         advice,
         facts,
-        name=recommendation_report.free_name(ids, less, catalog.merges),
+        name=_name(target) or recommendation_report.free_name(ids, less, catalog.merges),
         base=answer["base"],
         operands=ids,
         suites=catalog.suites,
@@ -151,10 +166,15 @@ def recommend(
     else:
         click.echo(text)
     # Not by the shell's redirection: an empty file in the catalog would refuse the catalog.
-    if output:
-        target = output if output.is_absolute() else directory / output
-        target.write_text(text + "\n", "utf-8")
+    if target:
+        write_output(target, text + "\n")
     return 0
+
+
+def _name(file: Path | None) -> str | None:
+    """Return the name that the catalog wants in a file, if the file's own can be one."""
+    stem = file.stem if file else ""
+    return stem if NAME.fullmatch(stem) else None
 
 
 def _ingredients(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
@@ -11,7 +10,6 @@ from registry import report
 from registry.errors import RegistryError, UsageError
 
 _KINDS = click.Choice(["base", "adapter", "checkpoint"])
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @click.command()
@@ -50,9 +48,9 @@ def add(
 ) -> int:
     """Add the weights in PATH to the catalog: copied, checked, with digest and pointer."""
     from registry import intake
-    from registry.cli.session import open_session
+    from registry.cli.session import NAME, open_session
 
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         msg = f"expected a name of a-z, 0-9 and -, found {name}"
         raise UsageError(msg)
     session = open_session(directory)

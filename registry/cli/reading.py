@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from registry import report
-from registry.cli.session import FORMATS, Session, find_root, load, load_revision, open_session
+from registry.cli.session import (
+    FORMATS,
+    Session,
+    find_root,
+    load,
+    load_revision,
+    open_session,
+    write_output,
+)
 from registry.errors import EXIT_CHANGES_PENDING, InvalidCatalog, UsageError
 from registry.index import Index
 from registry.plan import Options, Plan
@@ -99,7 +107,7 @@ def plan(
     }
     click.echo(text[form](made))
     if output:
-        output.write_text(report.as_json(made.as_data()) + "\n", "utf-8")
+        write_output(output, report.as_json(made.as_data()) + "\n")
     is_pending = any(change.is_pending for change in made.changes)
     return EXIT_CHANGES_PENDING if detailed_exitcode and is_pending else 0
 

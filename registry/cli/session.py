@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,31 @@ import click
 from registry import catalog, git, observation, tracking_place
 from registry import plan as plans
 from registry.catalog import Loaded
-from registry.errors import Problem, UsageError, did_you_mean
+from registry.errors import Problem, RegistryError, UsageError, did_you_mean
 from registry.index import Index
 from registry.plan import Observed, Options, Plan
 from registry.request import Declaration, declare
 from registry.store import Store
 from registry.tree import RevisionTree, WorkingTree
 
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 FORMATS = click.Choice(["text", "json"])
+
+
+def refuse_existing(file: Path) -> None:
+    """Raise RegistryError if a file that a command is to write stands there already."""
+    if file.exists():
+        msg = f"{file} stands there already"
+        raise RegistryError(msg, "choose another place, or remove it")
+
+
+def write_output(file: Path, text: str) -> None:
+    """Write what an option like -o asks for; UsageError where that is no place to write to."""
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        msg = f"cannot write {file}: {error.strerror}"
+        raise UsageError(msg, "make its folder first, or choose another place") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from registry.errors import did_you_mean
 from registry.mergekit import sparse, stack
 from registry.mergekit.merge import Merge, Recipe
 from registry.mergekit.settings import REQUIRED
@@ -23,7 +24,8 @@ def translate(merge: Merge) -> Recipe | None:
     if method not in METHODS:
         known = ", ".join(METHODS)
         message = f"no method here gives what mergekit's {method} gives"
-        merge.findings.problem(("merge_method",), message, f"translated are {known}")
+        near = did_you_mean(method, METHODS)
+        merge.findings.problem(("merge_method",), message, near or f"translated are {known}")
         return None
     recipe = METHODS[method](merge)
     if recipe is not None and not recipe.terms and method != "passthrough":
@@ -53,7 +55,7 @@ def _linear(merge: Merge) -> Recipe:
     terms = merge.terms([one for one, _ in models], [weight for _, weight in models])
     if not has_base and (not is_constant or min(numbers, default=0) >= 0):
         return Recipe("linear", {}, terms)
-    if not is_constant:
+    if any(isinstance(one, Mapping) for one in weights):
         message = "expected numbers as weights beside the base model, found a schedule"
         merge.findings.problem(merge.config.inputs[0].path, message, _ADD_BASE)
     if is_constant and abs(total) < 1e-12:

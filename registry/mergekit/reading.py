@@ -6,7 +6,7 @@ inside modules) all become one list, as mergekit itself makes slices of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,12 @@ _KEYS = (
     "tokenizer",
     "chat_template",
 )
+_INPUT_KEYS = ("model", "parameters", "layer_range")
+_PARAMETERS = (
+    *("weight", "density", "gamma", "epsilon", "lambda", "t", "scale", "select_topk", "int8_mask"),
+    *("normalize", "normalize_weights", "rescale", "filter_wise", "max_iter", "tol"),
+    *("nuslerp_flatten", "nuslerp_row_wise"),
+)
 
 
 @dataclass(slots=True)
@@ -35,6 +41,8 @@ class Findings:
     document: Document
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    doubts: list[Problem] = field(default_factory=list)
+    """Keys that mergekit ignores: notes beside a spec, the likely causes beside other problems."""
 
     def problem(self, path: Path_, message: str, hint: str = "") -> None:
         """Take a problem at a field."""
@@ -42,6 +50,25 @@ class Findings:
         found = Problem(self.document.file, line, column, field_text(path), message, hint)
         if found not in self.problems:
             self.problems.append(found)
+
+    def unknown_keys(self, path: Path_, holder: Mapping[str, Any], known: Collection[str]) -> None:
+        """Take the keys of a mapping that mean nothing to mergekit."""
+        for key in holder:
+            if key not in known:
+                self._doubt((*path, key), did_you_mean(str(key), known))
+
+    def misspelt_keys(self, path: Path_, holder: Mapping[str, Any], known: Collection[str]) -> None:
+        """Take the unknown keys that look like a known one; there may be others that we ignore."""
+        for key in holder:
+            if key not in known and (near := did_you_mean(str(key), known)):
+                self._doubt((*path, key), near)
+
+    def _doubt(self, path: Path_, near: str) -> None:
+        line, column = self.document.place(path)
+        message = "means nothing to mergekit"
+        field_ = field_text(path)
+        self.doubts.append(Problem(self.document.file, line, column, field_, message, near))
+        self.note(f"{quote(str(path[-1]))} {message}" + (f" ({near}?)" if near else ""))
 
     def note(self, text: str) -> None:
         """Take a note, once."""
@@ -102,13 +129,14 @@ def read(findings: Findings) -> Config | None:
     """Return what the file says; None, with problems, if it is no mergekit file."""
     data = findings.document.data
     if not isinstance(data, dict) or "merge_method" not in data:
+        keys = data if isinstance(data, dict) else ()
+        near = next((key for key in keys if did_you_mean(str(key), ["merge_method"])), None)
         hint = "give the YAML file that mergekit-yaml takes"
+        if near is not None:
+            hint = f"write merge_method for {near}"
         findings.problem((), "expected a mergekit configuration with merge_method", hint)
         return None
-    for key in data:
-        if key not in _KEYS:
-            near = did_you_mean(key, _KEYS)
-            findings.note(f"{quote(key)} means nothing to mergekit{near and f' ({near}?)'}")
+    findings.unknown_keys((), data, _KEYS)
     body = _body(findings, data)
     config = None if body is None else _config(findings, data, *body)
     if config is not None:
@@ -212,6 +240,7 @@ def _models(findings: Findings, path: Path_, models: Any, key: str = "models") -
         if reference is None:
             findings.problem(place, "expected model, found none")
             continue
+        findings.unknown_keys(place, one, _INPUT_KEYS)
         scope = _scope(findings, place, one)
         layers = one.get("layer_range") if key == "sources" else None
         known = None
@@ -227,6 +256,7 @@ def _scope(findings: Findings, path: Path_, holder: Mapping[str, Any]) -> Scope:
     if settings is not None and not isinstance(settings, dict):
         findings.problem(place, "expected a mapping, found something else")
         settings = None
+    findings.misspelt_keys(place, settings or {}, _PARAMETERS)
     return Scope(place, settings or {})
 
 

@@ -57,7 +57,7 @@ def translate(
     findings = Findings(document)
     config = read(findings)
     if config is None:
-        return None, sorted(findings.problems)
+        return None, sorted([*findings.problems, *findings.doubts])
     operands = _operands(findings, config, maps, base)
     found = _base(findings, maps, operands, base)
     known = weights(found) if found else Weights()
@@ -69,7 +69,7 @@ def translate(
     output, compute = _output(findings, config)
     is_union = tokens.translate(merge, recipe)
     if findings.problems or recipe is None or found is None:
-        return None, sorted(findings.problems)
+        return None, sorted([*findings.problems, *findings.doubts])
     spec = _spec(name, found, recipe, compute, output)
     if is_union:
         spec["recipe"]["tokenizer"] = "union"
