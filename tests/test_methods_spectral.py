@@ -49,7 +49,7 @@ def outer(*triples: tuple[float, int, int], rows: int = 4, columns: int = 4) -> 
     return matrix
 
 
-def close(found: object, expected: object, atol: float = 1e-12) -> None:
+def expect_close(found: object, expected: object, atol: float = 1e-12) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
@@ -65,15 +65,17 @@ def test_tsv_m_of_orthogonal_terms_is_their_sum() -> None:
     one = outer((3, 0, 0), (2, 1, 1))
     two = outer((5, 2, 2), (-1, 3, 3))
 
-    close(merged(spectral.tsv_m, one, two), one + two)
+    expect_close(merged(spectral.tsv_m, one, two), one + two)
 
 
 def test_tsv_m_keeps_the_first_singular_vectors_of_each_term() -> None:
     one = outer((3, 0, 0), (2, 1, 1), (1, 2, 2))
 
-    close(merged(spectral.tsv_m, one, outer((5, 3, 3))), outer((3, 0, 0), (2, 1, 1), (5, 3, 3)))
-    close(merged(spectral.tsv_m, one, terms=4), outer((3, 0, 0)))
-    close(merged(spectral.tsv_m, one, terms=5), outer())
+    expect_close(
+        merged(spectral.tsv_m, one, outer((5, 3, 3))), outer((3, 0, 0), (2, 1, 1), (5, 3, 3))
+    )
+    expect_close(merged(spectral.tsv_m, one, terms=4), outer((3, 0, 0)))
+    expect_close(merged(spectral.tsv_m, one, terms=5), outer())
 
 
 def test_tsv_m_turns_vectors_apart_evenly_until_they_are_orthogonal() -> None:
@@ -83,7 +85,7 @@ def test_tsv_m_turns_vectors_apart_evenly_until_they_are_orthogonal() -> None:
 
     # 45° apart: each moves by 22.5°.
     cosine, sine = math.cos(math.pi / 8), math.sin(math.pi / 8)
-    close(
+    expect_close(
         found,
         outer((3 * cosine, 0, 0), (-3 * sine, 1, 0), (2 * sine, 0, 1), (2 * cosine, 1, 1)),
     )
@@ -92,19 +94,19 @@ def test_tsv_m_turns_vectors_apart_evenly_until_they_are_orthogonal() -> None:
 def test_tsv_m_of_equal_terms_is_the_term() -> None:
     tau = outer((3, 0, 0), (2, 1, 1))
 
-    close(merged(spectral.tsv_m, tau, tau), tau)
-    close(merged(spectral.tsv_m, tau, -tau), outer())
+    expect_close(merged(spectral.tsv_m, tau, tau), tau)
+    expect_close(merged(spectral.tsv_m, tau, -tau), outer())
 
 
 def test_tsv_m_does_not_split_equal_singular_values() -> None:
     turn = np.linalg.qr(random(1, 4, 4))[0]
 
-    close(merged(spectral.tsv_m, turn, terms=2), turn)
+    expect_close(merged(spectral.tsv_m, turn, terms=2), turn)
 
 
 def test_iso_c_levels_the_singular_values() -> None:
-    close(merged(spectral.iso_c, np.diag([4.0, 3.0, 2.0, 1.0])), 2.5 * np.eye(4))
-    close(
+    expect_close(merged(spectral.iso_c, np.diag([4.0, 3.0, 2.0, 1.0])), 2.5 * np.eye(4))
+    expect_close(
         merged(spectral.iso_c, np.diag([4.0, -3.0, 0.0, 0.0]), np.diag([0.0, 0.0, 2.0, -1.0])),
         2.5 * np.diag([1.0, -1.0, 1.0, -1.0]),
     )
@@ -113,7 +115,7 @@ def test_iso_c_levels_the_singular_values() -> None:
 def test_iso_c_of_low_rank_counts_the_zeros_and_leaves_their_directions_alone() -> None:
     one, two = outer((3, 0, 0)), outer((1, 1, 2))
 
-    close(merged(spectral.iso_c, one, two), outer((1, 0, 0), (1, 1, 2)))
+    expect_close(merged(spectral.iso_c, one, two), outer((1, 0, 0), (1, 1, 2)))
 
 
 def test_iso_c_of_terms_that_cancel_is_zero() -> None:
@@ -150,7 +152,7 @@ def test_iso_cts_adds_directions_of_each_term() -> None:
 
     # The sum gives (0, 0) and (1, 1); the own directions (2, 2) of both cancel.
     level = (4 + 3 + 2 + 2) / 4
-    close(found, outer((level, 0, 0), (level, 1, 1)))
+    expect_close(found, outer((level, 0, 0), (level, 1, 1)))
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -160,14 +162,14 @@ def test_of_full_rank_the_result_is_that_of_the_papers_code(
 ) -> None:
     taus = [random(seed, *shape) for seed in (1, 2, 3)]
 
-    close(merged(METHODS[name], *taus), PLAIN[name](taus), 1e-11)
+    expect_close(merged(METHODS[name], *taus), PLAIN[name](taus), 1e-11)
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_of_low_rank_it_is_that_without_arbitrary_vectors(name: str) -> None:
     taus = [low_rank(seed, 30, 40, rank) for seed, rank in ((1, 3), (2, 5), (3, 4))]
 
-    close(merged(METHODS[name], *taus), PLAIN[name](taus), 1e-10)
+    expect_close(merged(METHODS[name], *taus), PLAIN[name](taus), 1e-10)
 
 
 @every_method
@@ -177,7 +179,7 @@ def test_a_turned_basis_turns_the_result(method: Method) -> None:
 
     found = merged(method, *(left @ tau @ right for tau in taus))
 
-    close(found, left @ merged(method, *taus) @ right)
+    expect_close(found, left @ merged(method, *taus) @ right)
 
 
 @every_method
@@ -190,7 +192,7 @@ def test_equal_singular_values_may_turn(method: Method) -> None:
 
     again = [turns[0] @ mixed * values @ mixed.T @ turns[1], taus[1]]
 
-    close(merged(method, *again), merged(method, *taus))
+    expect_close(merged(method, *again), merged(method, *taus))
 
 
 def factors(*ranks: int, rows: int, columns: int) -> list[Factors]:
@@ -225,7 +227,7 @@ def test_low_rank_and_whole_matrices_give_one_result(
     left, right = method(lambda: iter(frame.cores), setting)
     expected_left, expected_right = method(lambda: iter(whole), setting)
 
-    close(frame.left @ left @ right @ frame.right, expected_left @ expected_right, 1e-10)
+    expect_close(frame.left @ left @ right @ frame.right, expected_left @ expected_right, 1e-10)
 
 
 def test_the_frame_is_exact_and_orthonormal() -> None:
@@ -235,10 +237,12 @@ def test_the_frame_is_exact_and_orthonormal() -> None:
 
     assert frame.left.shape == (24, 8)
     assert frame.right.shape == (6, 6)
-    close(frame.left.T @ frame.left, np.eye(8))
-    close(frame.right @ frame.right.T, np.eye(6))
+    expect_close(frame.left.T @ frame.left, np.eye(8))
+    expect_close(frame.right @ frame.right.T, np.eye(6))
     for core, (left, right) in zip(frame.cores, pairs, strict=True):
-        close(frame.left @ core @ frame.right, left.float().double() @ right.float().double())
+        expect_close(
+            frame.left @ core @ frame.right, left.float().double() @ right.float().double()
+        )
 
 
 def test_the_shared_basis_spans_all_terms_and_no_more() -> None:
@@ -248,7 +252,7 @@ def test_the_shared_basis_spans_all_terms_and_no_more() -> None:
 
     assert basis.shape == (12, 4)
     for tau in taus:
-        close(basis @ basis.T @ tau, tau)
+        expect_close(basis @ basis.T @ tau, tau)
 
 
 def test_the_largest_entry_of_a_column_is_made_positive() -> None:
@@ -271,7 +275,7 @@ def test_a_decomposition_that_does_not_converge_is_tried_on_the_transpose(
     expected = merged(spectral.iso_c, tau)
     monkeypatch.setattr(torch.linalg, "svd", stubborn)
 
-    close(merged(spectral.iso_c, tau), expected)
+    expect_close(merged(spectral.iso_c, tau), expected)
 
 
 def test_float32_matrices_of_low_rank_are_decomposed_whatever_their_size() -> None:
@@ -284,9 +288,9 @@ def test_float32_matrices_of_low_rank_are_decomposed_whatever_their_size() -> No
 
         assert s.shape == (3,)
         assert all(part.dtype == torch.float32 for part in (u, s, v))
-        close(u.T @ u, np.eye(3), 1e-6)
-        close(v @ v.T, np.eye(3), 1e-6)
-        close((u * s) @ v, matrix, 1e-4)
+        expect_close(u.T @ u, np.eye(3), 1e-6)
+        expect_close(v @ v.T, np.eye(3), 1e-6)
+        expect_close((u * s) @ v, matrix, 1e-4)
 
 
 @every_method
@@ -314,4 +318,4 @@ def test_large_finite_values_are_not_taken_for_zero() -> None:
 def test_iso_cts_of_adapters_that_fit_the_common_space_is_iso_c() -> None:
     taus = [low_rank(seed, 30, 40, 4) for seed in (1, 2)]
 
-    close(merged(METHODS["iso_cts"], *taus), merged(spectral.iso_c, *taus))
+    expect_close(merged(METHODS["iso_cts"], *taus), merged(spectral.iso_c, *taus))
