@@ -19,14 +19,12 @@ import torch
 from merger import interference, pools
 from merger.analysis_request import AnalysisRequest
 from merger.blocks import Block
-from merger.engine import Limits, Progress
+from merger.engine import Limits, Progress, open_merging
 from merger.errors import InputError
 from merger.interference import Sums, TensorSums
-from merger.methods import bind
 from merger.methods.bound import Numbers, Step
 from merger.request import Recipe
-from merger.target import open_target
-from merger.tensor_merge import HELD_BYTES, Merging
+from merger.tensor_merge import Merging
 from schemas.schedule import count_layers, in_order, part_of
 
 _DROPPING = ("dare_linear", "dare_ties")
@@ -42,17 +40,11 @@ def analyze(
     """
     build = request.build
     with ExitStack() as stack:
-        compute = torch.float64 if build.recipe.compute == "float64" else torch.float32
-        target = open_target(stack, build, inputs, compute, limits.device)
-        base, vectors = target.base, target.vectors
-        layers = count_layers(base.tensors)
-        method = bind(build.recipe, layers)
-        method.check(vectors.touched)
+        _, merging = open_merging(stack, build, inputs, limits)
+        vectors, layers = merging.vectors, count_layers(merging.base.tensors)
         pool = stack.enter_context(pools.threads(limits.threads))
         if request.has_recipe:
-            method.survey(vectors, pool.map)
-        held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
-        merging = Merging(base, vectors, method, compute, held)
+            merging.method.survey(vectors, pool.map)
         densities = _Densities(build.recipe, layers, request.density)
         look = _Look(merging, densities, has_recipe=request.has_recipe)
         names = vectors.touched

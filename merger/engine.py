@@ -68,14 +68,8 @@ def build(
     Raises InputError for an input that does not fit the request, DiskError, OSError, MemoryError.
     """
     with ExitStack() as stack:
-        compute = torch.float64 if request.recipe.compute == "float64" else torch.float32
-        target = open_target(stack, request, inputs, compute, limits.device)
-        base, vectors = target.base, target.vectors
-        layers = count_layers(base.tensors)
-        method = bind(request.recipe, layers)
-        method.check(vectors.touched)
-        held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
-        merging = Merging(base, vectors, method, compute, held)
+        target, merging = open_merging(stack, request, inputs, limits)
+        base, vectors, method = merging.base, merging.vectors, merging.method
         if request.output.form == "adapter":
             return _build_adapter(
                 request, target, merging, output, limits=limits, progress=progress
@@ -100,6 +94,21 @@ def build(
     labels = [term.label for term in request.recipe.terms]
     figures = statistics.summarize(tallies, labels, kept=kept)
     return _built(writer, figures)
+
+
+def open_merging(
+    stack: ExitStack, request: BuildRequest, inputs: Mapping[str, Path], limits: Limits
+) -> tuple[Target, Merging]:
+    """Open all inputs, which `stack` closes, and bind the method to the numbers of the request.
+
+    Raises InputError for an input or a number that does not fit.
+    """
+    compute = torch.float64 if request.recipe.compute == "float64" else torch.float32
+    target = open_target(stack, request, inputs, compute, limits.device)
+    method = bind(request.recipe, count_layers(target.base.tensors))
+    method.check(target.vectors.touched)
+    held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
+    return target, Merging(target.base, target.vectors, method, compute, held)
 
 
 def _build_adapter(

@@ -19,7 +19,6 @@ from schemas.schedule import numbers_of, value_at
 from schemas.stack import height, shown
 
 Sources = Mapping[tuple[str, ...], Source]
-_AVERAGES = ("linear", "nuslerp", "multislerp", "karcher")
 
 
 def check(catalog: Catalog, sources: Sources, broken: Collection[str]) -> list[Problem]:
@@ -229,9 +228,13 @@ def needs_positive_weights(spec: MergeSpec) -> bool:
     return bool(_why_positive(spec)[0])
 
 
+def _averages(spec: MergeSpec) -> bool:
+    return bool(schemas.method(spec.method).get("x-averages", False))
+
+
 def _why_positive(spec: MergeSpec) -> tuple[str, str]:
     """Return why the weights are divided by their sum and what to do instead; nothing if not."""
-    if spec.method in _AVERAGES:
+    if _averages(spec):
         return f"{spec.method} averages", "use task_arithmetic to subtract"
     parameters = method_parameters(spec.method, spec.parameters)
     if parameters.get("normalize") is True:
@@ -249,7 +252,7 @@ def zero_sum(
         if sum(value_at(term.weight, name, layers) for term in spec.terms) <= 0:
             where = f" at tensor {name}" if name else ""
             message = f"expected a sum of weights above 0, found 0{where}"
-            hint = "" if spec.method in _AVERAGES else _why_positive(spec)[1]
+            hint = "" if _averages(spec) else _why_positive(spec)[1]
             yield source.problem(("recipe", "terms"), message, hint)
             return
 

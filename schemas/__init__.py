@@ -63,6 +63,7 @@ def methods() -> dict[str, dict[str, Any]]:
 
     `x-weights` says whether terms carry weights, `x-symmetric` whether their order means nothing,
     `x-linear` (absent: no) whether the result is a sum of the deltas with fixed coefficients,
+    `x-averages` (absent: no) whether weights are shares of a whole, none of them negative,
     `x-seed` whether the method uses chance, `x-terms` the least and `x-terms-max` the largest
     number of terms; `x-formula` and `x-source` are what the documentation's row says.
     """

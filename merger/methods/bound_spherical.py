@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+import schemas
 from merger.blocks import Block
 from merger.errors import InputError
 from merger.methods import averages, model_stock, spherical, task_arithmetic
@@ -22,8 +23,6 @@ from merger.methods.spherical import Combination
 from merger.methods.task_arithmetic import WeightError
 from merger.request import Recipe
 from merger.task_vector import Delta, TaskVectors
-
-_AVERAGES = ("nuslerp", "multislerp", "karcher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ class Spherical:
 
     def check(self, names: Iterable[str]) -> None:
         """Raise InputError for weights that cannot be divided by their sum."""
-        if self._recipe.method in _AVERAGES:
+        if schemas.methods()[self._recipe.method].get("x-averages", False):
             for name in names:
                 self._shares(name)
 
