@@ -17,15 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from registry import tracking_text
+from registry import lock, tracking_text
 from registry.record import Logged
 from registry.tracked import BuildLog, Operand, shortened, tags, weight_metric
 from registry.tracking_models import Models, model_of
 from registry.tracking_place import (
     CALM,
+    SQLITE,
     Pages,
     artifact_folder,
     default_uri,
+    file_of,
     known_store,
     remember_store,
     ui_command,
@@ -39,6 +41,7 @@ __all__ = [
     "Pages",
     "Tracker",
     "default_uri",
+    "found_store",
     "known_store",
     "remember_store",
     "ui_command",
@@ -46,6 +49,9 @@ __all__ = [
 
 CALL_SECONDS = 8
 """How long one request may stay unanswered; MLflow itself tries for 247 s."""
+
+_FOUNDING_SECONDS = 60
+"""How long to wait for another process that makes the same store; it takes 3 s."""
 
 _BATCH = 100  # MLflow refuses more parameters or tags at once
 _METRIC_BATCH = 1000
@@ -238,16 +244,41 @@ class Tracker:
 
 
 def _connected(uri: str) -> Any:
+    if folder := artifact_folder(uri):
+        folder.mkdir(parents=True, exist_ok=True)
+    found_store(uri)
+    return _client(uri)
+
+
+def _client(uri: str) -> Any:
     os.environ.update(CALM)
     # Read when MLflow is imported or at each request; a retry could enter a thing twice.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(CALL_SECONDS)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    if folder := artifact_folder(uri):
-        folder.mkdir(parents=True, exist_ok=True)
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def found_store(uri: str) -> None:
+    """Make the tables of a store in a file that is not there yet: all of them, or none.
+
+    MLflow makes them by dozens of migrations over seconds, and cannot go on among them: a process
+    killed there would leave a file that MLflow refuses for ever. So they are made in a file
+    beside it, which takes its place when it is whole.
+    """
+    file = file_of(uri)
+    if file is None or file.exists():
+        return
+    with lock.held(file.with_name(f"{file.name}.lock"), _FOUNDING_SECONDS):
+        if file.exists():
+            return
+        unfinished = file.with_name(f"{file.name}.unfinished")
+        for left in file.parent.glob(f"{unfinished.name}*"):  # SQLite's journal of it, too
+            left.unlink()
+        _client(f"{SQLITE}{unfinished}").search_experiments(max_results=1)
+        unfinished.replace(file)
 
 
 def _create_version(uri: str, client: Any, name: str, model: str, **options: Any) -> Any:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 from registry import keys
 from registry.tracking_text import VIEW
 
-_SQLITE = "sqlite:///"
+SQLITE = "sqlite:///"
 _CREDENTIALS = re.compile(r"(?<=//)[^/\s@]+@")
 
 CALM = {
@@ -42,14 +42,18 @@ class Pages:
 def default_uri(root: Path) -> str:
     """Return the tracking store of a repository: the environment's, else a file of its own."""
     given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    return given or f"{_SQLITE}{root.absolute() / '.registry' / 'mlflow.db'}"
+    return given or f"{SQLITE}{root.absolute() / '.registry' / 'mlflow.db'}"
+
+
+def file_of(uri: str) -> Path | None:
+    """Return the file that a store is, if it is one."""
+    return Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
 
 
 def artifact_folder(uri: str) -> Path | None:
     """Return the folder for artifacts of a store in a file, which lies beside it; else None."""
-    if not uri.startswith(_SQLITE):
-        return None
-    return Path(uri.removeprefix(_SQLITE)).absolute().parent / "mlartifacts"
+    file = file_of(uri)
+    return file.parent / "mlartifacts" if file else None
 
 
 def without_secrets(text: str) -> str:
@@ -62,7 +66,7 @@ def known_store(root: Path, uri: str) -> str | None:
 
     A store in a file that is gone is no store that was seen.
     """
-    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
+    if (file := file_of(uri)) and not file.exists():
         return None
     return _memory(root).get(_name(root, uri))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -80,6 +82,33 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uri(tmp_path: Path, empty_store: Path) -> str:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 1.0])
+def test_a_store_whose_making_was_killed_is_made_by_the_next(
+    tmp_path: Path, seconds: float
+) -> None:
+    file = tmp_path / "mlflow.db"
+    work = f"from registry.tracking import Tracker; Tracker('sqlite:///{file}', 'x').store_id()"
+    process = subprocess.Popen([sys.executable, "-c", work], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not has_begun(tmp_path):
+        time.sleep(0.005)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+
+    assert Tracker(f"sqlite:///{file}", "x").store_id()
+
+    assert {path.name for path in tmp_path.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.lock"}
+
+
+def has_begun(folder: Path) -> bool:
+    """Return whether any file of a store in a folder holds something."""
+    sizes = []
+    for path in folder.glob("mlflow.db*"):
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return any(sizes)
 
 
 @pytest.fixture(scope="module")
