@@ -40,8 +40,8 @@ __all__ = [
     "Operand",
     "Pages",
     "Tracker",
+    "create_store",
     "default_uri",
-    "found_store",
     "known_store",
     "remember_store",
     "ui_command",
@@ -50,7 +50,7 @@ __all__ = [
 CALL_SECONDS = 8
 """How long one request may stay unanswered; MLflow itself tries for 247 s."""
 
-_FOUNDING_SECONDS = 60
+_CREATION_SECONDS = 60
 """How long to wait for another process that makes the same store; it takes 3 s."""
 
 _BATCH = 100  # MLflow refuses more parameters or tags at once
@@ -246,7 +246,7 @@ class Tracker:
 def _connected(uri: str) -> Any:
     if folder := artifact_folder(uri):
         folder.mkdir(parents=True, exist_ok=True)
-    found_store(uri)
+    create_store(uri)
     return _client(uri)
 
 
@@ -261,7 +261,7 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def found_store(uri: str) -> None:
+def create_store(uri: str) -> None:
     """Make the tables of a store in a file that is not there yet: all of them, or none.
 
     MLflow makes them by dozens of migrations over seconds, and cannot go on among them: a process
@@ -271,7 +271,7 @@ def found_store(uri: str) -> None:
     file = file_of(uri)
     if file is None or file.exists():
         return
-    with lock.held(file.with_name(f"{file.name}.lock"), _FOUNDING_SECONDS):
+    with lock.held(file.with_name(f"{file.name}.lock"), _CREATION_SECONDS):
         if file.exists():
             return
         unfinished = file.with_name(f"{file.name}.unfinished")

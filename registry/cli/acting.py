@@ -180,9 +180,9 @@ def ui(directory: Path, port: int, *, no_browser: bool) -> int:
         if not no_browser:
             click.launch(pages.url)
         return 0
-    from registry.tracking import found_store
+    from registry.tracking import create_store
 
-    found_store(uri)  # or a Ctrl-C while the server makes it would spoil it
+    create_store(uri)  # or a Ctrl-C while the server makes it would spoil it
     with subprocess.Popen(pages.argv, env={**os.environ, **(pages.environment or {})}) as server:
         try:
             if not no_browser and _answers(port):
