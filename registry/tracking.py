@@ -246,7 +246,7 @@ class Tracker:
 def _connected(uri: str) -> Any:
     if folder := artifact_folder(uri):
         folder.mkdir(parents=True, exist_ok=True)
-    create_store(uri)
+    _create_file(uri)
     return _client(uri)
 
 
@@ -262,6 +262,11 @@ def _client(uri: str) -> Any:
 
 
 def create_store(uri: str) -> None:
+    """Make the store of an address that names a file which is not there; raises NotNow."""
+    Session(uri, _CREATION_SECONDS).work(_create_file, uri)
+
+
+def _create_file(uri: str) -> None:
     """Make the tables of a store in a file that is not there yet: all of them, or none.
 
     MLflow makes them by dozens of migrations over seconds, and cannot go on among them: a process

@@ -46,8 +46,10 @@ def default_uri(root: Path) -> str:
 
 
 def file_of(uri: str) -> Path | None:
-    """Return the file that a store is, if it is one."""
-    return Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
+    """Return the file that a store is, if it is one; options may follow it in the address."""
+    if not uri.startswith(SQLITE):
+        return None
+    return Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
 
 
 def artifact_folder(uri: str) -> Path | None:

@@ -22,6 +22,7 @@ from registry.errors import NotNow
 from registry.tracked import tags, weight_metric
 from registry.tracking import BuildLog, Logged, Operand, Tracker
 from registry.tracking_session import Session
+from tests.conftest import Repository
 
 BASE = Operand("base", "smollm2", None, "sha256:" + "b" * 64)
 SQL = Operand("adapter", "sql", 1, "sha256:" + "1" * 64, 1.0)
@@ -100,6 +101,26 @@ def test_a_store_whose_making_was_killed_is_made_by_the_next(
     assert Tracker(f"sqlite:///{file}", "x").store_id()
 
     assert {path.name for path in tmp_path.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_options_in_the_address_of_a_store_are_no_part_of_its_file(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'own.db'}?timeout=20"
+
+    assert Tracker(uri, "x").store_id()
+
+    assert {path.name for path in tmp_path.iterdir()} == {"own.db", "own.db.lock", "mlartifacts"}
+
+
+def test_the_pages_of_a_store_that_cannot_be_made_are_refused_with_its_address(
+    repository: Repository,
+) -> None:
+    uri = f"sqlite:///{repository.root / 'README.md' / 'own.db'}"
+
+    ran = repository.run("ui", "--no-browser", MLFLOW_TRACKING_URI=uri)
+
+    assert ran.code == 75
+    assert f"MLflow at {uri}: " in ran.err
+    assert "check MLFLOW_TRACKING_URI" in ran.err
 
 
 def has_begun(folder: Path) -> bool:
