@@ -20,7 +20,7 @@ from merger.adapter_deltas import (
     VectorDelta,
 )
 from merger.blocks import Block, split
-from merger.checkpoint import Checkpoint, StoredValues, TensorFile
+from merger.checkpoint import Checkpoint, StoredValues, TensorFile, Values
 from merger.errors import InputError
 from merger.request import Operand
 from merger.task_vector import Delta
@@ -38,7 +38,7 @@ class LoraTaskVector:
     in the factors' dtype, so there the delta of a bfloat16 adapter is rounded before it is added.
     """
 
-    __slots__ = ("_base", "_compute", "_device", "_file", "_targets", "digest", "label", "names")
+    __slots__ = ("_base", "_file", "_targets", "_values", "digest", "label", "names")
 
     def __init__(
         self,
@@ -46,18 +46,16 @@ class LoraTaskVector:
         operand: Operand,
         *,
         base: Checkpoint,
-        compute: torch.dtype,
-        device: torch.device,
+        values: Values,
     ) -> None:
-        """Open the adapter and hold its keys and shapes against the base.
+        """Open the adapter and hold its keys and shapes against the base, whose `values` these are.
 
         Raises InputError for anything that is not understood, or is not of this base.
         """
         self.label = label = operand.label
         self.digest = operand.digest
         self._base = base
-        self._compute = compute
-        self._device = device
+        self._values = values
         self._file = _open(folder, label)
         try:
             targets = _targets(self._file, label, base)
@@ -83,7 +81,7 @@ class LoraTaskVector:
         block, as it is read.
         """
         target = self._targets[name]
-        base = StoredValues(self._base, name, self._compute, self._device).block
+        base = StoredValues(self._values, name).block
         blocks = split(self._base.tensors[name].shape)
         if target.tokens:
             rows = self._read(target, target.tokens.tensor)
@@ -164,7 +162,7 @@ class LoraTaskVector:
         return self._finite(target, tensor, rows).reshape(-1, columns)
 
     def _finite(self, target: LoraTarget, tensor: str, values: torch.Tensor) -> torch.Tensor:
-        values = values.to(self._device, self._compute)
+        values = values.to(self._values.device, self._values.compute)
         if not bool(torch.isfinite(values).all()):
             part = "factor" if target.product and not target.saved else "change"
             why = f"non-finite value in the {part} of {target.name}"

@@ -7,6 +7,7 @@ Knows no method.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -147,30 +148,46 @@ class Checkpoint:
         return self._files[self._where[name]].read_raw(name, 0, self.tensors[name].elements)
 
 
+class Values:
+    """The values of a model's tensors in the compute dtype on the device, block by block.
+
+    Every thread keeps the block that it read last: the terms of a merge are held against the same
+    block of the base one after another.
+    """
+
+    __slots__ = ("_last", "compute", "device", "model")
+
+    def __init__(self, model: Model, compute: torch.dtype, device: torch.device) -> None:
+        """Read `model`; the caller keeps it open."""
+        self.model = model
+        self.compute = compute
+        self.device = device
+        self._last = threading.local()
+
+    def read(self, name: str, block: Block) -> torch.Tensor:
+        """Return the values of a block, flat; they are not written to."""
+        known: tuple[str, Block, torch.Tensor] | None = getattr(self._last, "known", None)
+        if known is not None and known[0] == name and known[1] == block:
+            return known[2]
+        values = self.model.read_block(name, block).to(self.device, self.compute)
+        self._last.known = (name, block, values)
+        return values
+
+
 class ModelDelta:
     """The delta θ - base of one tensor of a model."""
 
-    __slots__ = ("_base", "_compute", "_device", "_model", "_name")
+    __slots__ = ("_base", "_model", "_name")
 
-    def __init__(
-        self,
-        model: Model,
-        base: Model,
-        name: str,
-        compute: torch.dtype,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, model: Model, base: Values, name: str) -> None:
         self._model = model
         self._base = base
         self._name = name
-        self._compute = compute
-        self._device = device
 
     def block(self, block: Block) -> torch.Tensor:
         """Return θ - base of a block, flat, in the compute dtype on the device."""
-        model = self._model.read_block(self._name, block).to(self._device, self._compute)
-        base = self._base.read_block(self._name, block).to(self._device, self._compute)
-        return model - base
+        base = self._base.read(self._name, block)
+        return self._model.read_block(self._name, block).to(base) - base
 
     def factors(self) -> None:
         """Know no factors."""
@@ -179,17 +196,15 @@ class ModelDelta:
 class StoredValues:
     """The values of one tensor of a model, as the methods read them."""
 
-    __slots__ = ("_compute", "_device", "_model", "_name")
+    __slots__ = ("_name", "_values")
 
-    def __init__(self, model: Model, name: str, compute: torch.dtype, device: torch.device) -> None:
-        self._model = model
+    def __init__(self, values: Values, name: str) -> None:
+        self._values = values
         self._name = name
-        self._compute = compute
-        self._device = device
 
     def block(self, block: Block) -> torch.Tensor:
         """Return the values of a block, flat, in the compute dtype on the device."""
-        return self._model.read_block(self._name, block).to(self._device, self._compute)
+        return self._values.read(self._name, block)
 
     def factors(self) -> None:
         """Know no factors."""
@@ -198,17 +213,9 @@ class StoredValues:
 class ModelTaskVector:
     """A checkpoint or a published merge as a task vector: its tensors minus the base's."""
 
-    __slots__ = ("_base", "_compute", "_device", "_model", "digest", "label", "names")
+    __slots__ = ("_base", "_model", "digest", "label", "names")
 
-    def __init__(
-        self,
-        model: Model,
-        operand: Operand,
-        *,
-        base: Model,
-        compute: torch.dtype,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, model: Model, operand: Operand, base: Values) -> None:
         """Hold an open model against the base.
 
         Raises InputError for a missing, unknown or differently shaped tensor.
@@ -217,10 +224,8 @@ class ModelTaskVector:
         self.digest = operand.digest
         self._model = model
         self._base = base
-        self._compute = compute
-        self._device = device
-        refuse_other_tensors(model, base)
-        self.names = frozenset(name for name in base.tensors if base.is_float(name))
+        refuse_other_tensors(model, base.model)
+        self.names = frozenset(n for n in base.model.tensors if base.model.is_float(n))
 
     def module(self, _name: str) -> str:
         """Know no modules: a file has its own names."""
@@ -228,7 +233,7 @@ class ModelTaskVector:
 
     def delta(self, name: str) -> ModelDelta:
         """Return the delta of a tensor."""
-        return ModelDelta(self._model, self._base, name, self._compute, self._device)
+        return ModelDelta(self._model, self._base, name)
 
     def close(self) -> None:
         """Leave the files to whoever opened them."""

@@ -50,8 +50,13 @@ class RandomMask:
         `probability` in [0, 1] is one number, or one per element, (n,).
         """
         thresholds = np.rint(np.multiply(probability, _RANGE))
-        # 2**32, which keeps all, does not fit 32 bits.
-        kept: Mask = self.words(start, stop) < thresholds.astype(np.uint64)
+        words = self.words(start, stop)
+        kept: Mask
+        if np.ndim(thresholds) == 0 and thresholds < _RANGE:
+            kept = words < np.uint32(thresholds)
+        else:
+            # 2**32, which keeps all, does not fit 32 bits.
+            kept = words < thresholds.astype(np.uint64)
         return kept
 
     def words(self, start: int, stop: int) -> npt.NDArray[np.uint32]:

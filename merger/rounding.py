@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import torch
 
-_INTEGERS = {2: torch.int16, 4: torch.int32}
-
 
 def apply_delta(base: torch.Tensor, delta: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return base + delta in `dtype`, flat (n,), not in place.
 
-    `base` has its stored dtype, `delta` the compute dtype, in which they are added; the sum is
-    rounded once, to nearest even. Where the delta is 0 the base's value is kept, -0.0 too.
+    `base` has any float dtype that holds its values, `delta` the compute dtype, in which they are
+    added; the sum is rounded once, to nearest even. Where the delta is 0 the base's value is kept,
+    -0.0 too.
     """
-    exact = base.to(delta.dtype)
-    result = exact + delta
-    if _has_negative_zero(base):
-        result = torch.where(delta == 0, exact, result)
-    return round_to(result, dtype)
-
-
-def _has_negative_zero(base: torch.Tensor) -> bool:
-    # -0.0 is the only value that adding +0.0 changes. Read as an integer it is the least of all,
-    # so one cheap pass finds it; a mask over every block would cost ten times as much.
-    if base.numel() == 0:
-        return False
-    bits = base.view(_INTEGERS[base.element_size()])
-    return int(bits.amin()) == torch.iinfo(bits.dtype).min
+    # 0 - δ is -δ, and +0.0 where δ is either zero. Taking that away adds δ, and changes no base
+    # where there is nothing to add; adding 0.0 would turn -0.0 into 0.0.
+    negated = torch.rsub(delta, 0)
+    return round_to(torch.sub(base.to(delta.dtype), negated, out=negated), dtype)
 
 
 def round_to(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -25,6 +25,8 @@ from typing import Any
 
 import torch
 
+from merger import marks
+
 _DIGITS = 7  # of a figure in the report; more would be noise
 
 
@@ -52,7 +54,7 @@ class TensorTally:
             products = [a + b for a, b in zip(self.products, products, strict=True)]
         self.products = products
         self.squares += dot(delta, delta)
-        self.nonzero += int(torch.count_nonzero(delta))
+        self.nonzero += marks.count(marks.nonzero(delta))
         reached, conflicts = signs(values)
         self.reached += reached
         self.conflicts += conflicts
@@ -80,15 +82,11 @@ def dot(left: torch.Tensor, right: torch.Tensor) -> float:
 
 def signs(values: Sequence[torch.Tensor]) -> tuple[int, int]:
     """Count the elements with any value, and those with values of both signs."""
-    highest, lowest = values[0].clamp(min=0), values[0].clamp(max=0)
+    positive, negative = marks.above(values[0]), marks.below(values[0])
     for value in values[1:]:
-        torch.maximum(highest, value, out=highest)
-        torch.minimum(lowest, value, out=lowest)
-    lowest.neg_()
-    reached = int(torch.count_nonzero(torch.maximum(highest, lowest)))
-    if len(values) == 1:
-        return reached, 0
-    return reached, int(torch.count_nonzero(torch.minimum(highest, lowest)))
+        positive |= marks.above(value)
+        negative |= marks.below(value)
+    return marks.count(positive | negative), marks.count(positive & negative)
 
 
 def summarize(

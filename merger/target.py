@@ -16,7 +16,7 @@ import torch
 
 from merger import vocabulary
 from merger.adapter import LoraTaskVector
-from merger.checkpoint import Checkpoint, Model, ModelTaskVector, StoredValues
+from merger.checkpoint import Checkpoint, Model, ModelTaskVector, StoredValues, Values
 from merger.errors import InputError
 from merger.request import BuildRequest, Operand, Recipe, Term
 from merger.stack import Stack, StackedTaskVector, refuse_other_layers
@@ -49,21 +49,18 @@ class _Opened:
     base: Checkpoint
     models: Mapping[int, Checkpoint]
     adapters: Mapping[int, LoraTaskVector]
-    compute: torch.dtype
-    device: torch.device
+    values: Values
 
     def target(
         self,
-        base: Model,
+        base: Values,
         vectors: list[TaskVector],
         config: Mapping[str, Any],
         files: Mapping[str, bytes],
     ) -> Target:
-        shapes = {name: info.shape for name, info in base.tensors.items()}
-        values = TaskVectors(
-            vectors, shapes, lambda name: StoredValues(base, name, self.compute, self.device)
-        )
-        return Target(base, values, self.base, config, files)
+        shapes = {name: info.shape for name, info in base.model.tensors.items()}
+        task_vectors = TaskVectors(vectors, shapes, lambda name: StoredValues(base, name))
+        return Target(base.model, task_vectors, self.base, config, files)
 
 
 def open_target(
@@ -98,27 +95,29 @@ def _open(
 ) -> _Opened:
     base = Checkpoint(_folder(request.base, inputs), request.base.label)
     stack.enter_context(closing(base))
+    values = Values(base, compute, device)
     models: dict[int, Checkpoint] = {}
     adapters: dict[int, LoraTaskVector] = {}
     for index, term in enumerate(request.recipe.terms):
         operand, folder = term.operand, _folder(term.operand, inputs)
         # A published merge may be an adapter too: `output.form` was its own choice.
         if operand.kind == "adapter" or (folder / CONFIG).is_file():
-            vector = LoraTaskVector(folder, operand, base=base, compute=compute, device=device)
+            vector = LoraTaskVector(folder, operand, base=base, values=values)
             adapters[index] = stack.enter_context(closing(vector))
         else:
             model = Checkpoint(folder, operand.label)
             models[index] = stack.enter_context(closing(model))
-    return _Opened(base, models, adapters, compute, device)
+    return _Opened(base, models, adapters, values)
 
 
 def _merged(opened: _Opened, recipe: Recipe) -> Target:
     """Return the base's tensors, or those of the base with the rows of a union."""
     agree = vocabulary.unite if recipe.tokenizer == "union" else vocabulary.agree
     agreed = agree(opened.base, opened.models)
-    base: Model = opened.base
+    base = opened.values
     if agreed.added:
-        base = ExtendedBase(opened.base, agreed, opened.models, opened.compute)
+        wide = ExtendedBase(opened.base, agreed, opened.models, base.compute)
+        base = Values(wide, base.compute, base.device)
 
     def vector(index: int, term: Term) -> TaskVector:
         if index in opened.adapters:
@@ -126,10 +125,8 @@ def _merged(opened: _Opened, recipe: Recipe) -> Target:
             return WidenedTaskVector(inner, agreed) if agreed.added else inner
         model: Model = opened.models[index]
         if index in agreed.places:
-            model = Replaced(opened.models[index], base, agreed, agreed.places[index])
-        return ModelTaskVector(
-            model, term.operand, base=base, compute=opened.compute, device=opened.device
-        )
+            model = Replaced(opened.models[index], base.model, agreed, agreed.places[index])
+        return ModelTaskVector(model, term.operand, base)
 
     vectors = [vector(index, term) for index, term in enumerate(recipe.terms)]
     config = with_rows(opened.base.config, agreed.rows) if agreed.rows > agreed.base_rows else {}
@@ -160,5 +157,6 @@ def _stacked(opened: _Opened, recipe: Recipe) -> Target:
         return StackedTaskVector(inner, term.label, term.operand.digest, taken)
 
     vectors = [vector(index, term) for index, term in enumerate(recipe.terms)]
-    base = Stack(owners, origins, opened.base.label)
+    stacked_model = Stack(owners, origins, opened.base.label)
+    base = Values(stacked_model, opened.values.compute, opened.values.device)
     return opened.target(base, vectors, config, {})

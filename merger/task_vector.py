@@ -6,6 +6,7 @@ Knows neither files nor methods.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Protocol
 
@@ -69,6 +70,22 @@ class HeldDelta:
     def factors(self) -> Factors | None:
         """Return the factors of the delta that is held."""
         return self._factors
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaBlocks:
+    """A delta as the sequence of its blocks, each computed when it is asked for."""
+
+    delta: Delta
+    blocks: Sequence[Block]
+
+    def __len__(self) -> int:
+        """Return the number of blocks."""
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Return the elements of a block, flat."""
+        return self.delta.block(self.blocks[index])
 
 
 class TaskVectors:

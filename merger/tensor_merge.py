@@ -66,9 +66,10 @@ class Merging:
     def _merge(self, entry: Entry) -> Merged:
         dtype = DTYPES[entry.dtype]
         written = torch.empty(self.vectors.elements(entry.name), dtype=dtype)
+        values = self.vectors.base(entry.name)
 
         def add(block: Block, delta: torch.Tensor) -> None:
-            base = self.base.read_block(entry.name, block).to(delta.device)
+            base = values.block(block)
             result = apply_delta(base, delta, dtype)
             if not is_finite(result):
                 raise self._non_finite(entry, base)

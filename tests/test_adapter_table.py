@@ -19,7 +19,7 @@ import torch
 
 from merger.adapter import LoraTaskVector
 from merger.blocks import split
-from merger.checkpoint import Checkpoint
+from merger.checkpoint import Checkpoint, Values
 from merger.errors import InputError
 from merger.request import Operand
 from tests import tiny, tiny_models
@@ -186,7 +186,7 @@ def deltas(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(contextlib.closing(Checkpoint(base, "base")))
         vector = LoraTaskVector(
-            adapter, operand, base=model, compute=torch.float32, device=torch.device("cpu")
+            adapter, operand, base=model, values=Values(model, torch.float32, torch.device("cpu"))
         )
         stack.enter_context(contextlib.closing(vector))
         found = {}

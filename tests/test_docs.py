@@ -16,7 +16,8 @@ import torch
 
 import schemas
 from merger.methods import ties
-from merger.sparsify import find_cut, kept_count, trim
+from merger.selection import find_cut
+from merger.sparsify import kept_count, trim
 from tests import merging, tiny
 from tests.merging import TermOf
 
@@ -90,7 +91,7 @@ def test_every_step_of_the_worked_example_is_what_the_code_computes() -> None:
     taus = [numbers(rows["τ₁"]), numbers(rows["τ₂"])]
     keep = kept_count(0.4, 5)
 
-    trimmed = [trim(t, find_cut(lambda t=t: [t], 5, keep), start=0) for t in taus]
+    trimmed = [trim(t, find_cut([t], 5, keep), start=0) for t in taus]
     values = [trimmed[0], 0.5 * trimmed[1]]
     counted = ties.tally(values)
     elected = ties.elect(counted, "total")

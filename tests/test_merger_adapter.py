@@ -13,7 +13,7 @@ import torch
 
 from merger.adapter import LoraTaskVector
 from merger.blocks import split
-from merger.checkpoint import Checkpoint
+from merger.checkpoint import Checkpoint, Values
 from merger.errors import InputError
 from merger.request import Operand
 from tests import tiny
@@ -32,7 +32,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(folder: Path, base: Path, compute: torch.dtype = torch.float32) -> Any:
     with contextlib.closing(Checkpoint(base, "base")) as model:
         vector = LoraTaskVector(
-            folder, OPERAND, base=model, compute=compute, device=torch.device("cpu")
+            folder, OPERAND, base=model, values=Values(model, compute, torch.device("cpu"))
         )
         with contextlib.closing(vector):
             yield vector

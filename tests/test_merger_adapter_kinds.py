@@ -15,7 +15,7 @@ import torch
 from merger.adapter import LoraTaskVector
 from merger.adapter_deltas import DoraDelta, ProductDelta, SavedDelta, TokensDelta
 from merger.blocks import Block, split
-from merger.checkpoint import Checkpoint
+from merger.checkpoint import Checkpoint, Values
 from merger.errors import InputError
 from merger.request import Operand
 from tests import merging, tiny, tiny_models
@@ -30,7 +30,7 @@ QUIET = pytest.mark.filterwarnings("ignore")
 def opened(base: Path, adapter: Path) -> Iterator[LoraTaskVector]:
     with contextlib.closing(Checkpoint(base, "base")) as model:
         vector = LoraTaskVector(
-            adapter, OPERAND, base=model, compute=torch.float32, device=torch.device("cpu")
+            adapter, OPERAND, base=model, values=Values(model, torch.float32, torch.device("cpu"))
         )
         with contextlib.closing(vector):
             yield vector

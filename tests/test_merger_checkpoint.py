@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from merger.blocks import Block
-from merger.checkpoint import Checkpoint, ModelTaskVector, TensorFile
+from merger.checkpoint import Checkpoint, ModelTaskVector, TensorFile, Values
 from merger.errors import InputError
 from merger.request import Operand
 from tests import tiny
@@ -49,9 +49,7 @@ def test_a_model_is_the_base_plus_its_task_vector(tmp_path: Path) -> None:
         vector = ModelTaskVector(
             changed,
             Operand("checkpoint", "other", 1, "sha256:" + "0" * 64),
-            base=model,
-            compute=torch.float64,
-            device=torch.device("cpu"),
+            Values(model, torch.float64, torch.device("cpu")),
         )
         with contextlib.closing(vector):
             delta = vector.delta(NAME).block(Block(2, 4, 32))

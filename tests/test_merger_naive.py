@@ -173,9 +173,9 @@ def test_a_scope_larger_than_memory_gives_the_same_cut(
     terms = world.terms({"first": 1.0, "second": -1.0, "third": 2.0})
     options = {"method": "ties", "scope": "model", "density": 0.3}
     whole = merging.build(tmp_path / "whole", world.base, terms, **options)
-    from merger import sparsify
+    from merger import selection
 
-    monkeypatch.setattr(sparsify.find_cut, "__kwdefaults__", {"gather": 64})
+    monkeypatch.setattr(selection.find_cut, "__kwdefaults__", {"gather": 64, "sample": 16})
     pieces = merging.build(tmp_path / "pieces", world.base, terms, **options)
 
     assert pieces.artifact_digest == whole.artifact_digest

@@ -8,17 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merger.sparsify import Cut, Stream, find_cut, kept_count, trim
+from merger.selection import Cut, find_cut
+from merger.sparsify import kept_count, trim
 
 
-def stream_of(values: torch.Tensor, step: int) -> Stream:
-    return lambda: (values[start : start + step] for start in range(0, len(values), step))
+def blocks_of(values: torch.Tensor, step: int) -> list[torch.Tensor]:
+    return [values[start : start + step] for start in range(0, len(values), step)]
 
 
 def trimmed(
-    values: torch.Tensor, keep: int, *, step: int = 3, gather: int = 1 << 24
+    values: torch.Tensor, keep: int, *, step: int = 3, gather: int = 1 << 24, sample: int = 1 << 14
 ) -> list[float]:
-    cut = find_cut(stream_of(values, step), len(values), keep, gather=gather)
+    cut = find_cut(blocks_of(values, step), len(values), keep, gather=gather, sample=sample)
     starts = range(0, len(values), step)
     blocks = [trim(values[start : start + step], cut, start=start) for start in starts]
     return torch.cat(blocks).tolist()
@@ -56,7 +57,7 @@ def test_zeros_count_as_elements_and_stay_zero() -> None:
 
 def test_keeping_all_is_the_identity() -> None:
     values = torch.tensor([0.0, 1.0, -1.0, 2.0**-149])
-    cut = find_cut(stream_of(values, 2), 4, 4)
+    cut = find_cut(blocks_of(values, 2), 4, 4)
 
     assert cut == Cut(0.0, 4)
     assert trim(values, cut, start=0) is values
@@ -76,7 +77,7 @@ def test_the_smallest_numbers_are_told_apart() -> None:
 def test_a_value_that_is_no_number_does_not_hang_the_search() -> None:
     values = torch.tensor([1.0, float("nan"), 2.0, float("nan")])
 
-    assert np.isnan(find_cut(stream_of(values, 2), 4, 1).value)
+    assert np.isnan(find_cut(blocks_of(values, 2), 4, 1).value)
 
 
 @st.composite
@@ -100,10 +101,15 @@ def naive(values: torch.Tensor, keep: int) -> list[float]:
 
 
 @settings(deadline=None)
-@given(tensors_and_counts(), st.integers(1, 9), st.sampled_from([1, 4, 1 << 24]))
+@given(
+    drawn=tensors_and_counts(),
+    step=st.integers(1, 9),
+    gather=st.sampled_from([1, 4, 1 << 24]),
+    sample=st.sampled_from([1, 4, 10, 1 << 14]),
+)
 def test_any_tensor_is_trimmed_as_sorting_would(
-    drawn: tuple[torch.Tensor, int], step: int, gather: int
+    drawn: tuple[torch.Tensor, int], step: int, gather: int, sample: int
 ) -> None:
     values, keep = drawn
 
-    assert trimmed(values, keep, step=step, gather=gather) == naive(values, keep)
+    assert trimmed(values, keep, step=step, gather=gather, sample=sample) == naive(values, keep)

@@ -267,7 +267,7 @@ def test_the_largest_are_removed_and_the_next_kept(
     tau = torch.tensor([0.0, -3.0, 2.0, -4.0, 1.0])
     removed, keep = breadcrumbs.band_counts(density, gamma, 5)
 
-    band = breadcrumbs.find_band(lambda: [tau[:2], tau[2:]], 5, removed, keep)
+    band = breadcrumbs.find_band([tau[:2], tau[2:]], 5, removed, keep)
     found = [breadcrumbs.keep_band(tau[a:b], band, start=a) for a, b in ((0, 2), (2, 5))]
 
     assert torch.cat(found).tolist() == expected
@@ -287,7 +287,7 @@ def test_a_band_keeps_what_sorting_would(density: float, gamma: float, values: l
     for index in order[removed : removed + keep]:
         expected[index] = float(values[index])
 
-    band = breadcrumbs.find_band(lambda: [tau], len(values), removed, keep)
+    band = breadcrumbs.find_band([tau], len(values), removed, keep)
 
     assert 1 <= keep <= len(values) - removed
     assert breadcrumbs.keep_band(tau, band, start=0).tolist() == expected

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from merger.methods import ties
-from merger.sparsify import find_cut, trim
+from merger.selection import find_cut
+from merger.sparsify import trim
 
 
 def values(*rows: list[float]) -> list[torch.Tensor]:
@@ -220,7 +221,7 @@ def test_the_unweighted_elections_are_those_of_peft(
     keep = 200
     expected = merge_utils.ties(rows, torch.tensor(weights), keep / 500, election)
 
-    trimmed = [trim(row, find_cut(lambda row=row: [row], 500, keep), start=0) for row in rows]
+    trimmed = [trim(row, find_cut([row], 500, keep), start=0) for row in rows]
     counted = ties.tally(trimmed)
     sign = ties.elect(counted, f"unweighted_{election}")
     merged = ties.merge(

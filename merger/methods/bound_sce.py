@@ -5,7 +5,7 @@ The arithmetic is in `sce` and `ties`. Knows no file and no device.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,8 @@ from merger.blocks import Block
 from merger.methods import sce, ties
 from merger.methods.bound import Numbers, Run
 from merger.request import Recipe
-from merger.sparsify import Cut, find_cut, kept_count
+from merger.selection import Cut, find_cut
+from merger.sparsify import kept_count
 from merger.task_vector import Delta, TaskVectors
 
 
@@ -68,16 +69,16 @@ class Sce:
 
     def step(self, name: str, vectors: TaskVectors, deltas: Mapping[int, Delta]) -> SceStep:
         """Return SCE at one tensor, after the passes that selection and weights need."""
-        stream = _Stream(tuple(deltas.values()), vectors.blocks(name), len(vectors))
+        spreads = _Spreads(tuple(deltas.values()), vectors.blocks(name), len(vectors))
         elements = vectors.elements(name)
         density = self._numbers.number("density", name)
         keep = kept_count(density, elements)
         # A density below 1 selects no variance of 0, not even where the one element is to be kept.
-        cut = find_cut(stream.spreads, elements, keep) if density < 1.0 else None
+        cut = find_cut(spreads, elements, keep) if density < 1.0 else None
         return SceStep(
             cut=cut,
             terms=len(vectors),
-            shares=sce.shares(stream.square_sums(cut)),
+            shares=sce.shares(spreads.square_sums(cut)),
             lambda_=self._numbers.number("lambda", name),
             kept=(keep,) * len(deltas),
         )
@@ -91,15 +92,18 @@ class Sce:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stream:
-    """The blocks of all deltas of one tensor side by side, again and again."""
+class _Spreads:
+    """The spread of all deltas of one tensor, block by block, computed when it is asked for."""
 
     deltas: tuple[Delta, ...]
     blocks: tuple[Block, ...]
     terms: int
 
-    def spreads(self) -> Iterator[torch.Tensor]:
-        return (sce.spread(self._taus(block), self.terms) for block in self.blocks)
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return sce.spread(self._taus(self.blocks[index]), self.terms)
 
     def square_sums(self, cut: Cut | None) -> list[float]:
         """Return the sum of squares of the selected values per term, block by block."""

@@ -6,7 +6,7 @@ arithmetic is in `ties` and `sparsify`. Knows no file and no device.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,8 +16,9 @@ from merger.errors import InputError
 from merger.methods import averages, task_arithmetic, ties
 from merger.methods.bound import Numbers, Run
 from merger.request import Recipe
-from merger.sparsify import Cut, find_cut, kept_count, trim
-from merger.task_vector import Delta, TaskVectors
+from merger.selection import Cut, find_cut
+from merger.sparsify import kept_count, trim
+from merger.task_vector import Delta, DeltaBlocks, TaskVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class Ties:
         kept: list[int] = []
         for term, delta in deltas.items():
             keep = self._kept_count(name, term, elements)
-            cuts[term] = find_cut(_TensorStream(delta, blocks), elements, keep)
+            cuts[term] = find_cut(DeltaBlocks(delta, blocks), elements, keep)
             kept.append(keep)
         step = TiesStep(self._at(name, deltas, cuts), kept=tuple(kept))
         if self.recipe.parameters["tie"] != "majority":
@@ -167,7 +168,7 @@ class Ties:
         names = vectors.names(term)
         elements = sum(vectors.elements(name) for name in names)
         keep = self._kept_count(names[0], term, elements)
-        return find_cut(_TermStream(vectors, term), elements, keep), keep
+        return find_cut(_TermBlocks.of(vectors, term), elements, keep), keep
 
     def _kept_count(self, name: str, term: int, elements: int) -> int:
         if self.share is None:
@@ -198,28 +199,25 @@ class Ties:
 
 
 @dataclass(frozen=True, slots=True)
-class _TensorStream:
-    """The blocks of one delta, again and again."""
-
-    delta: Delta
-    blocks: Sequence[Block]
-
-    def __call__(self) -> Iterator[torch.Tensor]:
-        return (self.delta.block(block) for block in self.blocks)
-
-
-@dataclass(frozen=True, slots=True)
-class _TermStream:
+class _TermBlocks:
     """The blocks of a term's whole task vector, tensors in byte order of their names."""
 
     vectors: TaskVectors
     term: int
+    places: tuple[tuple[str, Block], ...]
 
-    def __call__(self) -> Iterator[torch.Tensor]:
-        for name in self.vectors.names(self.term):
-            delta = self.vectors.delta(self.term, name)
-            for block in self.vectors.blocks(name):
-                yield delta.block(block)
+    @classmethod
+    def of(cls, vectors: TaskVectors, term: int) -> _TermBlocks:
+        names = vectors.names(term)
+        places = tuple((name, block) for name in names for block in vectors.blocks(name))
+        return cls(vectors, term, places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        name, block = self.places[index]
+        return self.vectors.delta(self.term, name).block(block)
 
 
 def _starts(vectors: TaskVectors, term: int) -> dict[str, int]:

@@ -15,7 +15,8 @@ from math import floor
 
 import torch
 
-from merger.sparsify import Cut, Stream, find_cut, kept_count, trim
+from merger.selection import Blocks, Cut, find_cut
+from merger.sparsify import kept_count, trim
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,10 @@ def band_counts(density: float, gamma: float, elements: int) -> tuple[int, int]:
     return max(0, min(floor(gamma * elements), elements - keep)), keep
 
 
-def find_band(stream: Stream, elements: int, removed: int, keep: int) -> Band:
-    """Return the band behind the `removed` largest magnitudes; reads the stream for each cut."""
-    outer = find_cut(stream, elements, removed + keep)
-    return Band(outer, find_cut(stream, elements, removed) if removed else None)
+def find_band(blocks: Blocks, elements: int, removed: int, keep: int) -> Band:
+    """Return the band behind the `removed` largest magnitudes; reads the blocks for each cut."""
+    outer = find_cut(blocks, elements, removed + keep)
+    return Band(outer, find_cut(blocks, elements, removed) if removed else None)
 
 
 def keep_band(tau: torch.Tensor, band: Band, *, start: int) -> torch.Tensor:

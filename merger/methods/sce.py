@@ -19,7 +19,8 @@ from collections.abc import Sequence
 import torch
 
 from merger.methods import task_arithmetic
-from merger.sparsify import Cut, trim
+from merger.selection import Cut
+from merger.sparsify import trim
 
 
 def spread(taus: Sequence[torch.Tensor], terms: int) -> torch.Tensor:

@@ -44,7 +44,9 @@ def weigh(taus: Sequence[torch.Tensor], factors: Sequence[float]) -> list[torch.
 
 def total(values: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the sum of N ≥ 1 flat tensors (n,), added in their order, in a tensor of its own."""
-    result = values[0].clone()
-    for value in values[1:]:
+    if len(values) == 1:
+        return values[0].clone()
+    result = values[0] + values[1]
+    for value in values[2:]:
         result += value
     return result
