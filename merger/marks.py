@@ -52,7 +52,8 @@ def count(marks: Marks) -> int:
 def select(values: torch.Tensor, marks: Marks) -> torch.Tensor:
     """Return the marked values in their order, (at most n,)."""
     if marks.device.type == "cpu":
-        return torch.from_numpy(np.extract(marks.numpy(), values.numpy()))
+        array = values.numpy()
+        return torch.from_numpy(array.take(np.flatnonzero(marks.numpy().view(np.bool_))))
     return values[marks.view(torch.bool)]
 
 

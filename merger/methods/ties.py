@@ -145,8 +145,7 @@ def _pick(marked: marks.Marks, without: torch.Tensor, with_: torch.Tensor) -> to
     A CPU takes torch.where thirty times as long where the marks follow no pattern.
     """
     integers = _INTEGERS[without.element_size()]
-    # All bits set where it is marked.
-    mask = marked.neg().view(torch.int8).to(integers)
+    mask = marked.to(integers).neg()  # all bits set where it is marked
     chosen = torch.bitwise_xor(without.view(integers), with_.view(integers))
     chosen &= mask
     chosen ^= without.view(integers)
