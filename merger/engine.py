@@ -12,13 +12,13 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from merger import adapter_output, card, pools, statistics
+from merger import adapter_output, card, pools, statistics, untouched
 from merger.checkpoint import NAMES
 from merger.errors import InputError
 from merger.methods import bind
@@ -26,7 +26,14 @@ from merger.request import BuildRequest
 from merger.statistics import TensorTally
 from merger.target import Target, open_target
 from merger.tensor_merge import HELD_BYTES, Merged, Merging
-from merger.writer import ArtifactWriter, Layout, WrittenFile, plan_layout, read_chunks
+from merger.writer import (
+    ArtifactWriter,
+    KnownFile,
+    Layout,
+    WrittenFile,
+    plan_layout,
+    read_chunks,
+)
 from schemas.digest import INDEX, TreeError, is_carried, list_files, model_digest, tree_digest
 from schemas.schedule import count_layers
 
@@ -39,12 +46,13 @@ _IN_FLIGHT_BYTES = 192 << 20  # of finished and unfinished tensors that wait to 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a build wrote, and its figures."""
+    """What a build wrote, its figures, and the keys of the shards that no term touches."""
 
     files: Mapping[str, WrittenFile]
     model_digest: str
     artifact_digest: str
     statistics: Mapping[str, Any]
+    shards: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +70,11 @@ def build(
     output: Path,
     limits: Limits,
     progress: Progress,
+    known: Mapping[str, KnownFile] | None = None,
 ) -> Built:
     """Merge into the empty folder `output`, or leave nothing there.
 
+    `known` are untouched shards by key that need not be written again: they are linked.
     Raises InputError for an input that does not fit the request, DiskError, OSError, MemoryError.
     """
     with ExitStack() as stack:
@@ -81,19 +91,21 @@ def build(
             max_shard_size=request.output.max_shard_size,
         )
         writer = stack.enter_context(ArtifactWriter(output))
-        writer.reserve(layout.size)
+        keys = untouched.shard_keys(layout, request, target)
+        writer.reserve(layout.size - untouched.take(writer, keys, known or {}))
+        rest = Layout(tuple(shard for shard in layout.shards if shard.file not in writer.files))
         pool = stack.enter_context(pools.threads(limits.threads))
         _LOG.info("merging %d of %d tensors", len(vectors.touched), len(base.tensors))
         method.survey(vectors, pool.map)
         ahead = min(_IN_FLIGHT_BYTES, (limits.memory_bytes or _IN_FLIGHT_BYTES) // 2)
-        entries = [entry for shard in layout.shards for entry in shard.entries]
+        entries = [entry for shard in rest.shards for entry in shard.entries]
         merged = pools.Lane(pool, limits.threads, ahead).in_order(merging.make, entries)
-        tallies = _write_weights(writer, layout, merged, progress)
+        tallies = _write_weights(writer, rest, merged, progress)
         _write_rest(writer, layout, request, target)
         kept = method.kept()
     labels = [term.label for term in request.recipe.terms]
     figures = statistics.summarize(tallies, labels, kept=kept)
-    return _built(writer, figures)
+    return replace(_built(writer, figures), shards=keys)
 
 
 def open_merging(

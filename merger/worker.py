@@ -92,11 +92,12 @@ def _checked(order: Any) -> str:
 def _build(
     order: Mapping[str, Any], inputs: Mapping[str, Path], limits: Limits, progress: _Throttled
 ) -> dict[str, Any]:
-    from merger import engine
+    from merger import engine, untouched
 
     parsed = request.parse(order["request"])
     output = Path(order["output"])
-    built = engine.build(parsed, inputs, output, limits=limits, progress=progress)
+    known = untouched.parse_known(order.get("known_shards"))
+    built = engine.build(parsed, inputs, output, limits, progress, known)
     files = {
         name: {"sha256": file.sha256, "md5": file.md5, "size": file.size}
         for name, file in sorted(built.files.items())
@@ -106,6 +107,7 @@ def _build(
         "model_digest": built.model_digest,
         "artifact_digest": built.artifact_digest,
         "statistics": built.statistics,
+        "shards": dict(built.shards),
         "versions": _versions("torch", "safetensors", "merge-registry"),
     }
 

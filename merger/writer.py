@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -169,6 +170,21 @@ class WrittenFile:
         return FileHash(self.sha256, self.size)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A file elsewhere whose hashes are known, as long as its stat says what is expected."""
+
+    path: Path
+    content: WrittenFile
+    mtime_ns: int
+    inode: int
+
+    def is_unaltered(self, found: os.stat_result) -> bool:
+        """Return whether a stat is that of the file whose hashes are known."""
+        expected = (self.content.size, self.mtime_ns, self.inode)
+        return (found.st_size, found.st_mtime_ns, found.st_ino) == expected
+
+
 def read_chunks(path: Path) -> Iterator[bytes]:
     """Yield the bytes of a file that is copied, piece by piece."""
     with path.open("rb") as file:
@@ -235,6 +251,45 @@ class ArtifactWriter:
                 raise
             free = shutil.disk_usage(self.folder).free
             raise DiskError(self._needed, free) from error
+
+    def adopt(self, name: str, known: KnownFile) -> bool:
+        """Make a file that lies elsewhere part of the artifact, unread; False if it cannot be.
+
+        The two are one inode where the file system allows it, so neither may be written into.
+        Whatever goes wrong (it is gone, altered, too large for the disk) leaves nothing behind:
+        the file is written like any other then, and trouble is told by that.
+        """
+        target = self.folder / name
+        try:
+            is_known = known.is_unaltered(_link_or_copy(known.path, target))
+        except OSError:
+            is_known = False
+        if is_known:
+            self.files[name] = known.content
+        else:
+            target.unlink(missing_ok=True)
+        return is_known
+
+
+def _link_or_copy(source: Path, target: Path) -> os.stat_result:
+    """Bring a file to `target`; return its stat, taken when its bytes were there."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or a file of somebody else's
+        with source.open("rb") as reader, target.open("xb") as writer:
+            _copy(reader.fileno(), writer.fileno())
+            return os.fstat(reader.fileno())
+    return target.stat()
+
+
+def _copy(source: int, target: int) -> None:
+    """Copy all bytes inside the kernel; where the file system can, it shares the blocks."""
+    try:
+        while os.copy_file_range(source, target, _COPY_BYTES):
+            pass
+    except OSError:  # not between these two file systems; goes on where that stopped
+        while os.sendfile(target, source, None, _COPY_BYTES):
+            pass
 
 
 class _HashedFile:

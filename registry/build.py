@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import evaluation, form, keys, publish
+from registry import evaluation, form, keys, publish, shards
 from registry.errors import NotNow, VerificationFailed
 from registry.keys import Artifact, StoredFile
 from registry.plan import Action, Change
@@ -28,17 +28,19 @@ def build(world: World, change: Change) -> Result:
     assert key_of(request) == change.key, "the plan was made from the same digests"
     if artifact := _from_remote(world, change):
         return publish.publish(world, one, request, artifact, Action.RESTORE, "from the remote")
+    assert change.key is not None
+    # Before the build, which must not link what is altered.
+    _drop_altered(world, change.key)
     scratch = world.store.staging()
     try:
-        report = evaluation.build_folder(world, one.model, request, scratch)
+        anew = _is_asked_for(change)
+        report = evaluation.build_folder(world, one.model, request, scratch, anew=anew)
         world.observer.stage(one.model, "check")
         files = _checked(world, request, report, scratch / "model")
         _compare_with_record(publish.recorded(world, one.model), change, report)
         facts = {name: report[name] for name in ("versions", "device_class", "seconds")}
         facts["peak_bytes"] = report["peak_bytes"]
-        assert change.key is not None
         world.observer.stage(one.model, "store")
-        _drop_altered(world, change.key)
         keys.write_report(world.store.cache, change.key, report)
         artifact = world.store.publish(
             scratch / "model",
@@ -50,7 +52,11 @@ def build(world: World, change: Change) -> Result:
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return publish.publish(world, one, request, artifact, Action.BUILD)
+    cache, base, untouched = world.store.cache, request["base"]["digest"], report["shards"]
+    shards.remember(cache, base, untouched, artifact.files)
+    result = publish.publish(world, one, request, artifact, Action.BUILD)
+    shards.settle(cache, base, untouched.values())
+    return result
 
 
 def restore(world: World, change: Change) -> Result:
@@ -76,9 +82,14 @@ def _pinned(world: World, one: Declaration) -> dict[str, Any]:
     return one.pin(digests)
 
 
+def _is_asked_for(change: Change) -> bool:
+    """Return whether a model is to be built again although it is there."""
+    return any(reason.kind == "rebuild-requested" for reason in change.reasons)
+
+
 def _from_remote(world: World, change: Change) -> Artifact | None:
     """Return what the remote has under this key, fetched; None if it has nothing or is away."""
-    if any(reason.kind == "rebuild-requested" for reason in change.reasons):
+    if _is_asked_for(change):
         return None
     assert change.key is not None
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import inputs, judge, keys
+from registry import inputs, judge, keys, shards
 from registry.keys import Artifact
 from registry.plan import gates_data
 from registry.record import Evaluation, input_label
@@ -122,14 +122,21 @@ def measured(
 
 
 def build_folder(
-    world: World, model: str, request: Mapping[str, Any], scratch: Path
+    world: World, model: str, request: Mapping[str, Any], scratch: Path, *, anew: bool = False
 ) -> dict[str, Any]:
-    """Build a request into `scratch/model` and return the worker's report."""
+    """Build a request into `scratch/model` and return the worker's report.
+
+    What no term touches is linked from the store where it is known there; not so `anew`, which is
+    asked for to find out whether the same bytes come out again.
+    """
     folders = inputs.gather(world, request, scratch)
     output = scratch / "model"
     output.mkdir()
     world.observer.stage(model, "build")
     order = order_for(world, "build", request, folders)
+    order["known_shards"] = (
+        {} if anew else shards.known(world.store.cache, request["base"]["digest"])
+    )
     return world.run(model, {**order, "output": str(output)})
 
 

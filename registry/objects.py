@@ -74,9 +74,10 @@ def place(source: Path, target: Path, file: StoredFile, scratch: Path) -> None:
     """Make `source` the object `target`, unless the object is there and intact.
 
     An altered object is replaced: DVC would keep it, as it trusts whatever is read-only. The two
-    then share one inode, read-only, if they lie on one file system. `source` is trusted.
+    then share one inode, read-only, if they lie on one file system. `source` is trusted, and need
+    not be read where it is a link to the object.
     """
-    if is_intact(target, file):
+    if is_link_of(source, target) or is_intact(target, file):
         return
     source.chmod(_READ_ONLY)
     _flush(source)
@@ -90,6 +91,14 @@ def place(source: Path, target: Path, file: StoredFile, scratch: Path) -> None:
         _flush(beside)
     beside.replace(target)
     keys.sync_folder(target.parent)
+
+
+def is_link_of(source: Path, target: Path) -> bool:
+    """Return whether two paths name one file; False if one is absent."""
+    try:
+        return source.samefile(target)
+    except OSError:
+        return False
 
 
 def holds(path: Path, data: bytes) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry import evaluation, keys, observation
+from registry import evaluation, keys, observation, shards
 from registry.errors import RegistryError
 from registry.record import BuildRecord
 from registry.store import Store
@@ -43,6 +43,9 @@ def check(store: Store, one: BuildRecord, *, deep: bool) -> Finding:
         return Finding(one.model, text, is_intact=False, altered=digest)
     bad = store.verify(artifact, deep=deep)
     if bad:
+        shards.forget(
+            store.cache, {artifact.files[path].md5 for path in bad if path in artifact.files}
+        )
         text = f"missing or altered: {', '.join(bad)}"
         return Finding(one.model, text, is_intact=False, altered=digest, files=tuple(bad))
     looked = "every byte" if deep else "names and sizes (--deep reads every byte)"
@@ -66,7 +69,8 @@ def rebuild(world: World, one: BuildRecord) -> Finding:
     scratch = world.store.staging()
     try:
         with world.turn:
-            report = evaluation.build_folder(world, one.model, one.built.request, scratch)
+            request = one.built.request
+            report = evaluation.build_folder(world, one.model, request, scratch, anew=True)
     except RegistryError as error:
         return Finding(one.model, f"not rebuilt: {error.message}", is_intact=False)
     finally:

@@ -11,6 +11,7 @@ import torch
 
 import schemas
 from merger import engine, request
+from merger.writer import KnownFile
 from schemas.digest import hash_folder, tree_digest
 from tests import tiny
 
@@ -96,12 +97,14 @@ def build(
     *,
     threads: int = 2,
     memory_bytes: int | None = None,
+    known: Mapping[str, KnownFile] | None = None,
     **options: Any,
 ) -> engine.Built:
     """Build in this process; options as for `request_of`."""
     data = request_of(base, terms, **options)
     inputs = inputs_of(base, terms)
-    return build_request(output, data, inputs, threads=threads, memory_bytes=memory_bytes)
+    limits = {"threads": threads, "memory_bytes": memory_bytes}
+    return build_request(output, data, inputs, known=known, **limits)
 
 
 def build_request(
@@ -111,6 +114,7 @@ def build_request(
     *,
     threads: int = 2,
     memory_bytes: int | None = None,
+    known: Mapping[str, KnownFile] | None = None,
 ) -> engine.Built:
     return engine.build(
         request.parse(data),
@@ -118,6 +122,7 @@ def build_request(
         output,
         limits=engine.Limits(torch.device("cpu"), threads, memory_bytes),
         progress=lambda _done, _total, _unit: None,
+        known=known,
     )
 
 
