@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from merger import worker
+from merger import libc, worker
 
 _DESCRIPTION = """\
 Merge language models: a build request in, an artifact and a report out.
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
     events = _claim_stdout()
+    libc.keep_freed_memory()
     try:
         if options.command == "build":
             return 0 if worker.carry_out(_order(options), _emitter(events)) else 1

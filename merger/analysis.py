@@ -42,7 +42,7 @@ def analyze(
     with ExitStack() as stack:
         _, merging = open_merging(stack, build, inputs, limits)
         vectors, layers = merging.vectors, count_layers(merging.base.tensors)
-        pool = stack.enter_context(pools.threads(limits.threads))
+        pool = stack.enter_context(pools.threads(limits.threads, limits.device))
         if request.has_recipe:
             merging.method.survey(vectors, pool.map)
         densities = _Densities(build.recipe, layers, request.density)

@@ -35,6 +35,11 @@ class Block:
         """Flat index behind the last element."""
         return self.last * self.columns
 
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return (self.last - self.first) * self.columns
+
 
 def split(shape: tuple[int, ...]) -> tuple[Block, ...]:
     """Return the blocks of a tensor in order; none if it has no elements.

@@ -22,14 +22,17 @@ from merger import adapter_output, card, pools, statistics, untouched
 from merger.checkpoint import NAMES
 from merger.errors import InputError
 from merger.methods import bind
+from merger.pieces import in_pieces
 from merger.request import BuildRequest
 from merger.statistics import TensorTally
 from merger.target import Target, open_target
 from merger.tensor_merge import HELD_BYTES, Merged, Merging
 from merger.writer import (
     ArtifactWriter,
+    Entry,
     KnownFile,
     Layout,
+    Shard,
     WrittenFile,
     plan_layout,
     read_chunks,
@@ -94,12 +97,13 @@ def build(
         keys = untouched.shard_keys(layout, request, target)
         writer.reserve(layout.size - untouched.take(writer, keys, known or {}))
         rest = Layout(tuple(shard for shard in layout.shards if shard.file not in writer.files))
-        pool = stack.enter_context(pools.threads(limits.threads))
+        pool = stack.enter_context(pools.threads(limits.threads, limits.device))
         _LOG.info("merging %d of %d tensors", len(vectors.touched), len(base.tensors))
         method.survey(vectors, pool.map)
         ahead = min(_IN_FLIGHT_BYTES, (limits.memory_bytes or _IN_FLIGHT_BYTES) // 2)
         entries = [entry for shard in rest.shards for entry in shard.entries]
-        merged = pools.Lane(pool, limits.threads, ahead).in_order(merging.make, entries)
+        work = in_pieces(merging, entries, ahead=limits.threads)
+        merged = pools.Lane(pool, limits.threads, ahead).in_order(lambda one: one.make(), work)
         tallies = _write_weights(writer, rest, merged, progress)
         _write_rest(writer, layout, request, target)
         kept = method.kept()
@@ -120,7 +124,8 @@ def open_merging(
     method = bind(request.recipe, count_layers(target.base.tensors))
     method.check(target.vectors.touched)
     held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
-    return target, Merging(target.base, target.vectors, method, compute, held)
+    merging = Merging(target.base, target.vectors, method, compute, held, limits.device)
+    return target, merging
 
 
 def _build_adapter(
@@ -131,7 +136,7 @@ def _build_adapter(
     limits: Limits,
     progress: Progress,
 ) -> Built:
-    with ArtifactWriter(output) as writer, pools.threads(limits.threads) as pool:
+    with ArtifactWriter(output) as writer, pools.threads(limits.threads, limits.device) as pool:
         merging.method.survey(merging.vectors, pool.map)
         ahead = min(_IN_FLIGHT_BYTES, (limits.memory_bytes or _IN_FLIGHT_BYTES) // 2)
         lane = pools.Lane(pool, limits.threads, ahead)
@@ -150,26 +155,45 @@ def _written_dtype(request: BuildRequest) -> str:
 
 
 def _write_weights(
-    writer: ArtifactWriter, layout: Layout, merged: Iterator[Merged], progress: Progress
+    writer: ArtifactWriter, layout: Layout, merged: Iterator[Merged | None], progress: Progress
 ) -> dict[str, TensorTally]:
     total = sum(len(shard.entries) for shard in layout.shards)
     tallies: dict[str, TensorTally] = {}
     done = 0
 
-    def chunks(header: bytes, count: int) -> Iterator[memoryview | bytes]:
+    def chunks(shard: Shard) -> Iterator[memoryview | bytes]:
         nonlocal done
-        yield header
-        for _ in range(count):
-            made = next(merged)
-            if made.tally is not None:
-                tallies[made.entry.name] = made.tally
-            yield made.data
+        yield shard.header
+        for entry in shard.entries:
+            for made in _pieces_of(entry, merged):
+                if made.tally is not None:
+                    _join(tallies, entry.name, made.tally)
+                yield made.data
             done += 1
             progress(done, total, "tensors")
 
     for shard in layout.shards:
-        writer.write(shard.file, chunks(shard.header, len(shard.entries)))
+        writer.write(shard.file, chunks(shard), shard.size)
     return tallies
+
+
+def _pieces_of(entry: Entry, merged: Iterator[Merged | None]) -> Iterator[Merged]:
+    """Yield the pieces of one tensor: as many as its bytes take, one at least."""
+    left = entry.size
+    while True:
+        made = next(merged)
+        if made is not None:  # a preparation gives nothing
+            yield made
+            left -= len(made.data)
+            if left <= 0:
+                return
+
+
+def _join(tallies: dict[str, TensorTally], name: str, tally: TensorTally) -> None:
+    if name in tallies:
+        tallies[name].join(tally)
+    else:
+        tallies[name] = tally
 
 
 def _write_rest(

@@ -10,6 +10,8 @@ from typing import Protocol, TypeVar
 
 import torch
 
+_MOST_WAITING = 16  # pieces per thread: small ones are many
+
 
 class Sized(Protocol):
     """A piece of work whose result takes `size` bytes."""
@@ -23,11 +25,28 @@ Work = TypeVar("Work", bound=Sized)
 Made = TypeVar("Made")
 
 
-def threads(count: int) -> ThreadPoolExecutor:
-    """Return a pool of `count` threads on which a product has the same bits whatever `count` is."""
-    # One BLAS thread each.
+_CPU = torch.device("cpu")
+
+
+def threads(count: int, device: torch.device = _CPU) -> ThreadPoolExecutor:
+    """Return a pool of `count` threads on which a product has the same bits whatever `count` is.
+
+    On a GPU every thread has a stream of its own: one copies while another computes.
+    """
+
+    def start() -> None:
+        torch.set_num_threads(1)  # one BLAS thread each
+        if device.type == "cuda":
+            torch.cuda.set_stream(torch.cuda.Stream(device))
+
     torch.set_num_threads(1)
-    return ThreadPoolExecutor(count, "merger", initializer=lambda: torch.set_num_threads(1))
+    return ThreadPoolExecutor(count, "merger", initializer=start)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what this thread asked of it; other threads may use it then."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +64,7 @@ class Lane:
         try:
             for piece in pieces:
                 while waiting and (
-                    used + piece.size > self.ahead or len(waiting) > 2 * self.threads
+                    used + piece.size > self.ahead or len(waiting) > _MOST_WAITING * self.threads
                 ):
                     size, future = waiting.popleft()
                     yield future.result()

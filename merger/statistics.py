@@ -59,6 +59,15 @@ class TensorTally:
         self.reached += reached
         self.conflicts += conflicts
 
+    def join(self, other: TensorTally) -> None:
+        """Add the sums over the blocks that follow."""
+        if self.products and other.products:
+            self.products = [a + b for a, b in zip(self.products, other.products, strict=True)]
+        self.squares += other.squares
+        self.nonzero += other.nonzero
+        self.reached += other.reached
+        self.conflicts += other.conflicts
+
     def norms(self) -> list[float]:
         """Return ‖τᵢ‖ of the terms."""
         products = self.pairs()

@@ -93,7 +93,8 @@ def _open(
     compute: torch.dtype,
     device: torch.device,
 ) -> _Opened:
-    base = Checkpoint(_folder(request.base, inputs), request.base.label)
+    is_pinned = device.type == "cuda"
+    base = Checkpoint(_folder(request.base, inputs), request.base.label, is_pinned=is_pinned)
     stack.enter_context(closing(base))
     values = Values(base, compute, device)
     models: dict[int, Checkpoint] = {}
@@ -105,7 +106,7 @@ def _open(
             vector = LoraTaskVector(folder, operand, base=base, values=values)
             adapters[index] = stack.enter_context(closing(vector))
         else:
-            model = Checkpoint(folder, operand.label)
+            model = Checkpoint(folder, operand.label, is_pinned=is_pinned)
             models[index] = stack.enter_context(closing(model))
     return _Opened(base, models, adapters, values)
 

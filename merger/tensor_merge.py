@@ -1,13 +1,13 @@
 """One tensor of the result: deltas, method, base + delta, block by block, or a plain copy.
 
-Knows neither shards nor the order of the tensors. Every value is checked on the way: what is not
-finite, in an operand or in the result, stops the build with the tensor's name.
+Knows neither shards nor threads, nor the order of the tensors. Every value is checked on the way:
+what is not finite, in an operand or in the result, stops the build with the tensor's name.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +15,11 @@ import torch
 from merger.blocks import Block
 from merger.checkpoint import DTYPES, Model
 from merger.errors import InputError
-from merger.methods.bound import Method
+from merger.methods.bound import Method, Step
+from merger.pools import wait_for
 from merger.rounding import apply_delta, is_finite, round_to
 from merger.statistics import TensorTally
 from merger.task_vector import Delta, HeldDelta, TaskVectors
-from merger.writer import Entry
 
 HELD_BYTES = 64 << 20
 """Of deltas that a method reads more than once, per tensor; more are computed again instead."""
@@ -27,11 +27,19 @@ HELD_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The bytes of a tensor as written, and its figures if a term has it."""
+    """Bytes of a tensor as written, and their figures if a term has it."""
 
-    entry: Entry
     data: memoryview
     tally: TensorTally | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The deltas of a tensor and the method at it, after all passes that it needs beforehand."""
+
+    name: str
+    deltas: Mapping[int, Delta]
+    step: Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,56 +51,86 @@ class Merging:
     method: Method
     compute: torch.dtype
     held_bytes: int = HELD_BYTES
+    device: torch.device = torch.device("cpu")
 
-    def make(self, entry: Entry) -> Merged:
-        """Return a tensor of the result."""
-        return self._merge(entry) if entry.is_touched else self._copy(entry)
+    def blocks(self, name: str) -> tuple[Block, ...]:
+        """Return the blocks of a tensor; those of one that is only copied as a whole are none."""
+        return self.vectors.blocks(name) if self.base.is_float(name) else ()
 
-    def _copy(self, entry: Entry) -> Merged:
-        raw = self.base.read_raw(entry.name)
-        stored = self.base.tensors[entry.name].dtype
-        if not self.base.is_float(entry.name):
-            return Merged(entry, _bytes(raw), None)
-        values = raw.view(DTYPES[stored])
-        if not is_finite(values):
-            owner = self.base.owner(entry.name)
-            raise InputError("non-finite value", tensor=entry.name, term=owner)
-        if stored != entry.dtype:
-            values = round_to(values.to(torch.float32), DTYPES[entry.dtype])
-            if not is_finite(values):
-                raise _overflow(entry)
-        return Merged(entry, _bytes(values), None)
+    def prepare(self, name: str) -> Prepared:
+        """Return what is needed to merge any block of a tensor that some term has."""
+        deltas = self.hold(self.vectors.deltas(name), name)
+        step = self.method.step(name, self.vectors, deltas)
+        wait_for(self.device)
+        return Prepared(name, deltas, step)
 
-    def _merge(self, entry: Entry) -> Merged:
-        dtype = DTYPES[entry.dtype]
-        written = torch.empty(self.vectors.elements(entry.name), dtype=dtype)
-        values = self.vectors.base(entry.name)
+    def merge(self, prepared: Prepared, blocks: Sequence[Block], dtype: str) -> Merged:
+        """Return the elements of some blocks of the result, one after another.
+
+        Raises InputError for a value that is not finite, in a term, the base or the result.
+        """
+        written = self._empty(blocks, DTYPES[dtype])
+        start = blocks[0].start if blocks else 0
+        base = self.vectors.base(prepared.name)
 
         def add(block: Block, delta: torch.Tensor) -> None:
-            base = values.block(block)
-            result = apply_delta(base, delta, dtype)
+            result = apply_delta(base.block(block), delta, written.dtype)
             if not is_finite(result):
-                raise self._non_finite(entry, base)
-            written[block.start : block.stop] = result
+                raise self._non_finite(prepared.name, dtype)
+            written[block.start - start : block.stop - start].copy_(result, non_blocking=True)
 
-        tally = self.each_block(entry.name, add)
-        return Merged(entry, _bytes(written), tally)
+        tally = self._each(prepared, blocks, add)
+        wait_for(self.device)
+        return Merged(_bytes(written), tally)
+
+    def copy(self, name: str, blocks: Sequence[Block], dtype: str) -> Merged:
+        """Return the elements of some blocks of a tensor of the base that no term has.
+
+        Raises InputError for a value that is not finite, in its own dtype or in `dtype`.
+        """
+        if not self.base.is_float(name):
+            return Merged(_bytes(self.base.read_raw(name)), None)
+        written = self._empty(blocks, DTYPES[dtype])
+        start = blocks[0].start if blocks else 0
+        for block in blocks:
+            values = self.base.read_block(name, block)
+            if not is_finite(values):
+                owner = self.base.owner(name)
+                raise InputError("non-finite value", tensor=name, term=owner)
+            if values.dtype != written.dtype:
+                values = round_to(values.to(torch.float32), written.dtype)
+                if not is_finite(values):
+                    raise _overflow(name, dtype)
+            written[block.start - start : block.stop - start] = values
+        return Merged(_bytes(written), None)
 
     def each_block(self, name: str, use: Callable[[Block, torch.Tensor], None]) -> TensorTally:
         """Hand every block of a tensor's merged delta to `use`, in order; return the figures.
 
         Raises InputError for a term with a non-finite value, once all blocks were handed out.
         """
-        deltas = self.hold(self.vectors.deltas(name), name)
-        step = self.method.step(name, self.vectors, deltas)
-        tally = self._tally(name, deltas, step.kept)
-        for block in self.vectors.blocks(name):
+        return self._each(self.prepare(name), self.vectors.blocks(name), use)
+
+    def _empty(self, blocks: Sequence[Block], dtype: torch.dtype) -> torch.Tensor:
+        size = blocks[-1].stop - blocks[0].start if blocks else 0
+        # What a GPU computes comes back into pinned memory, without a stop in between.
+        return torch.empty(size, dtype=dtype, pin_memory=self.device.type == "cuda")
+
+    def _each(
+        self,
+        prepared: Prepared,
+        blocks: Sequence[Block],
+        use: Callable[[Block, torch.Tensor], None],
+    ) -> TensorTally:
+        deltas, step = prepared.deltas, prepared.step
+        tally = self._tally(prepared.name, deltas, step.kept)
+        for block in blocks:
             taus = [delta.block(block) for delta in deltas.values()]
             values = step.values(taus, block)
             delta = step.combine(values, block)
             tally.add(taus, values, delta)
             use(block, delta)
-        self._refuse_non_finite_terms(name, deltas, tally)
+        self._refuse_non_finite_terms(prepared.name, deltas, tally)
         return tally
 
     def hold(self, deltas: dict[int, Delta], name: str) -> dict[int, Delta]:
@@ -111,16 +149,16 @@ class Merging:
         elements = self.vectors.elements(name)
         return TensorTally(terms, tuple(weights[term] for term in terms), elements, kept)
 
-    def _non_finite(self, entry: Entry, base: torch.Tensor) -> InputError:
-        if not is_finite(base):
-            owner = self.base.owner(entry.name)
-            return InputError("non-finite value", tensor=entry.name, term=owner)
-        for term, delta in self.vectors.deltas(entry.name).items():
-            for block in self.vectors.blocks(entry.name):
-                if not is_finite(delta.block(block)):
-                    label = self.vectors.label(term)
-                    return InputError("non-finite value", tensor=entry.name, term=label)
-        return _overflow(entry)
+    def _non_finite(self, name: str, dtype: str) -> InputError:
+        """Return who is to blame for a value that is not finite; the whole tensor is looked at."""
+        blocks = self.vectors.blocks(name)
+        if not all(is_finite(self.base.read_block(name, block)) for block in blocks):
+            return InputError("non-finite value", tensor=name, term=self.base.owner(name))
+        for term, delta in self.vectors.deltas(name).items():
+            if not all(is_finite(delta.block(block)) for block in blocks):
+                label = self.vectors.label(term)
+                return InputError("non-finite value", tensor=name, term=label)
+        return _overflow(name, dtype)
 
     def _refuse_non_finite_terms(
         self, name: str, deltas: Mapping[int, Delta], tally: TensorTally
@@ -136,6 +174,6 @@ def _bytes(values: torch.Tensor) -> memoryview:
     return values.contiguous().view(torch.uint8).numpy().data
 
 
-def _overflow(entry: Entry) -> InputError:
-    why = f"the result has a value beyond the range of {entry.dtype}"
-    return InputError(why, tensor=entry.name, field="output.dtype")
+def _overflow(name: str, dtype: str) -> InputError:
+    why = f"the result has a value beyond the range of {dtype}"
+    return InputError(why, tensor=name, field="output.dtype")

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from merger import libc
 from merger.errors import DiskError, InputError
 from schemas.digest import FileHash
 from schemas.header import FLOATS, ITEM_BYTES, TensorInfo
@@ -235,17 +236,19 @@ class ArtifactWriter:
         if free < self._needed:
             raise DiskError(self._needed, free)
 
-    def write(self, name: str, chunks: Iterable[memoryview | bytes]) -> None:
-        """Write one file from pieces, in order.
+    def write(self, name: str, chunks: Iterable[memoryview | bytes], size: int = 0) -> None:
+        """Write one file from pieces, in order; its blocks are reserved if its size is known.
 
         Raises DiskError when the disk turns out to be full: others write to it too.
         """
         try:
             with (self.folder / name).open("xb", buffering=0) as file:
+                libc.preallocate(file.fileno(), size)
                 hashed = _HashedFile(file, self._hashing)
                 for chunk in chunks:
                     hashed.write(memoryview(chunk))
-                self.files[name] = hashed.finish()
+                written = self.files[name] = hashed.finish()
+                assert size in (0, written.size), "reserved is what is written"
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
