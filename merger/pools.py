@@ -25,10 +25,10 @@ Work = TypeVar("Work", bound=Sized)
 Made = TypeVar("Made")
 
 
-_CPU = torch.device("cpu")
+CPU = torch.device("cpu")
 
 
-def threads(count: int, device: torch.device = _CPU) -> ThreadPoolExecutor:
+def threads(count: int, device: torch.device = CPU) -> ThreadPoolExecutor:
     """Return a pool of `count` threads on which a product has the same bits whatever `count` is.
 
     On a GPU every thread has a stream of its own: one copies while another computes.
@@ -37,7 +37,7 @@ def threads(count: int, device: torch.device = _CPU) -> ThreadPoolExecutor:
     def start() -> None:
         torch.set_num_threads(1)  # one BLAS thread each
         if device.type == "cuda":
-            torch.cuda.set_stream(torch.cuda.Stream(device))
+            torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
     torch.set_num_threads(1)
     return ThreadPoolExecutor(count, "merger", initializer=start)

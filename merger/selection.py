@@ -78,7 +78,7 @@ def find_cut(
     if elements <= min(4 * sample, gather):
         found = _partition(_all(blocks), keep)
     elif (window := _look(blocks, keep / elements, sample)) is not None:
-        found = _between(blocks, window, keep, gather)
+        found = _between(blocks, window, keep, min(gather, elements))
     if found is None:
         found = _refine(blocks, keep, gather)
     needed = keep - found.greater
@@ -156,55 +156,73 @@ def _rank(size: int, share: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a window holds of one block: how many equal its ends, and what lies inside."""
+    """What a window holds of one block: how many equal its ends, and how many lie inside."""
 
     size: int
     tops: int
-    inside: Magnitudes
+    inside: int
     bottoms: int
 
 
 def _between(blocks: Blocks, window: tuple[float, float], keep: int, gather: int) -> _Found | None:
     """Return the `keep`-th largest magnitude if it lies in the window, ends included."""
     low, high = window
-    above, parts = 0, []
+    above, filled, parts = 0, 0, []
+    # One array for all: small ones, kept between larger ones that come and go, would leave the
+    # heap in pieces. What is not filled takes no memory.
+    collected: Magnitudes = np.empty(gather, _magnitudes(blocks[0][:0]).dtype)
     for index in range(len(blocks)):
         magnitudes = torch.abs(blocks[index])
         is_above, is_top = marks.above(magnitudes, high), marks.equal(magnitudes, high)
         above += marks.count(is_above)
-        # What is above the lower end, and neither above nor at the upper one.
-        is_inside = marks.above(magnitudes, low) ^ (is_above | is_top)
-        inside = marks.select(magnitudes, is_inside if low < high else is_above[:0])
-        bottoms = marks.count(marks.equal(magnitudes, low)) if low < high else 0
-        part = _Part(len(magnitudes), marks.count(is_top), inside.cpu().numpy(), bottoms)
-        parts.append(part)
-        gather -= len(part.inside)
-        if gather < 0:
+        bottoms, inside = 0, magnitudes[:0]
+        if low < high:
+            bottoms = marks.count(marks.equal(magnitudes, low))
+            # What is above the lower end, and neither above nor at the upper one.
+            is_inside = marks.above(magnitudes, low) ^ (is_above | is_top)
+            inside = marks.select(magnitudes, is_inside)
+        if filled + len(inside) > gather:
             return None
-    return _chosen(window, parts, above, keep)
+        collected[filled : filled + len(inside)] = inside.cpu().numpy()
+        filled += len(inside)
+        parts.append(_Part(len(magnitudes), marks.count(is_top), len(inside), bottoms))
+    return _chosen(window, parts, collected[:filled], above, keep)
 
 
 def _chosen(
-    window: tuple[float, float], parts: Sequence[_Part], above: int, keep: int
+    window: tuple[float, float],
+    parts: Sequence[_Part],
+    collected: Magnitudes,
+    above: int,
+    keep: int,
 ) -> _Found | None:
     tops = sum(part.tops for part in parts)
-    inside = sum(len(part.inside) for part in parts)
     bottoms = sum(part.bottoms for part in parts)
     if above < keep <= above + tops:
-        equals = tuple((part.size, part.tops) for part in parts)
-        return _Found(window[1], above, tops, equals)
+        return _Found(window[1], above, tops, tuple((part.size, part.tops) for part in parts))
     above += tops
-    if above < keep <= above + inside:
-        found = _partition(np.concatenate([part.inside for part in parts]), keep - above)
-        equals = tuple(
-            (part.size, int(np.count_nonzero(part.inside == found.value))) for part in parts
+    if above < keep <= above + len(collected):
+        found = _partition(collected.copy(), keep - above)
+        return _Found(
+            found.value, above + found.greater, found.equal, _equals(parts, collected, found.value)
         )
-        return _Found(found.value, above + found.greater, found.equal, equals)
-    above += inside
+    above += len(collected)
     if above < keep <= above + bottoms:
         equals = tuple((part.size, part.bottoms) for part in parts)
         return _Found(window[0], above, bottoms, equals)
     return None
+
+
+def _equals(
+    parts: Sequence[_Part], collected: Magnitudes, value: float
+) -> tuple[tuple[int, int], ...]:
+    """Return the size of every block and how many of what was collected there equal `value`."""
+    stops = np.cumsum([part.inside for part in parts])
+    pieces = np.split(collected, stops[:-1])
+    return tuple(
+        (part.size, int(np.count_nonzero(piece == value)))
+        for part, piece in zip(parts, pieces, strict=True)
+    )
 
 
 def _refine(blocks: Blocks, keep: int, gather: int) -> _Found:
@@ -229,7 +247,7 @@ def _refine(blocks: Blocks, keep: int, gather: int) -> _Found:
         if shift == 0:
             return _Found(_value(prefix, width), greater, candidates)
         if candidates <= gather:
-            found = _partition(_candidates(blocks, prefix, shift), keep - greater)
+            found = _partition(_candidates(blocks, prefix, shift, candidates), keep - greater)
             return _Found(found.value, greater + found.greater, found.equal)
 
 
@@ -248,13 +266,16 @@ def _digits(
     return np.bincount(values, minlength=1 << _DIGIT)
 
 
-def _candidates(blocks: Blocks, prefix: int, shift: int) -> Magnitudes:
-    found = []
+def _candidates(blocks: Blocks, prefix: int, shift: int, count: int) -> Magnitudes:
+    """Return the magnitudes whose bits start with `prefix`, of which there are `count`."""
+    found: Magnitudes = np.empty(count, _magnitudes(blocks[0][:0]).dtype)
+    filled = 0
     for index in range(len(blocks)):
         bits = _bits(blocks[index])
         selected = bits[(bits >> shift) == prefix]
-        found.append(selected.view(f"f{selected.itemsize}"))
-    return np.concatenate(found)
+        found[filled : filled + len(selected)] = selected.view(found.dtype)
+        filled += len(selected)
+    return found
 
 
 def _value(bits: int, width: int) -> float:

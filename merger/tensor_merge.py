@@ -16,7 +16,7 @@ from merger.blocks import Block
 from merger.checkpoint import DTYPES, Model
 from merger.errors import InputError
 from merger.methods.bound import Method, Step
-from merger.pools import wait_for
+from merger.pools import CPU, wait_for
 from merger.rounding import apply_delta, is_finite, round_to
 from merger.statistics import TensorTally
 from merger.task_vector import Delta, HeldDelta, TaskVectors
@@ -51,7 +51,7 @@ class Merging:
     method: Method
     compute: torch.dtype
     held_bytes: int = HELD_BYTES
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def blocks(self, name: str) -> tuple[Block, ...]:
         """Return the blocks of a tensor; those of one that is only copied as a whole are none."""
