@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ _BLOCK_BYTES = 1 << 20
 
 def copy(inputs: Sequence[Path], output: Path) -> dict[str, float]:
     """Read the inputs, write the first; return CPU seconds and bytes by part."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     sizes: Counter[str] = Counter()
     hashes = {"sha256": hashlib.sha256(), "md5": hashlib.md5()}
     buffer = bytearray(_BLOCK_BYTES)

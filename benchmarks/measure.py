@@ -114,8 +114,8 @@ def _own_bytes(pid: int) -> int:
 def _children(pid: int) -> list[int]:
     found = []
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            children = Path(f"/proc/{pid}/task/{task}/children").read_text("ascii")
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children = (task / "children").read_text("ascii")
             found += [int(child) for child in children.split()]
     except OSError:
         pass

@@ -60,6 +60,7 @@ CASES = (
     Case("dare_ties", "DARE+TIES of three fine-tunes", "dare_ties", ("ft1", "ft2", "ft3")),
     Case("ties-adapters", "TIES of three adapters", "ties", ("ad1", "ad2", "ad3")),
 )
+DENSE = Case("tsv_m-dense", "tsv_m of three fine-tunes", "tsv_m", ("ft1", "ft2", "ft3"))
 REAL = Case("ties-real", "TIES of three adapters", "ties", ("sql", "json", "notes-loud"))
 _REAL_VERSIONS = {"sql": 1, "json": 2, "notes-loud": 1}
 
@@ -126,7 +127,9 @@ def _stacked(layers: int, terms: int) -> list[dict[str, Any]]:
     found = []
     for place in range(terms):
         first = place * layers // terms
-        found.append({"term": place, "layers": [first, max(first + 1, (place + 1) * layers // terms)]})
+        found.append(
+            {"term": place, "layers": [first, max(first + 1, (place + 1) * layers // terms)]}
+        )
     return found
 
 
@@ -141,17 +144,21 @@ def build(inputs: Inputs, case: Case, folder: Path) -> Sample:
     """Merge into an empty folder with a worker of its own; the artifact is removed again."""
     request, output = folder / "request.json", folder / "artifact"
     request.write_text(json.dumps(request_of(inputs, case)), "utf-8")
-    given = [f"--input={inputs.digests[name]}={inputs.folders[name]}" for name in _used(case)]
+    given = [
+        f"--input={inputs.digests[name]}={inputs.folders[name]}" for name in ("base", *case.terms)
+    ]
     command = [sys.executable, "-m", "merger", "build", f"--request={request}", *given]
     sample, told = measure.run([*command, f"--output={output}", "--device=cpu"], cwd=ROOT)
     report = json.loads(told.splitlines()[-1])
     size = float(sum(path.stat().st_size for path in output.iterdir()))
     shutil.rmtree(output)
-    return replace(sample, told={"seconds": report["seconds"], "artifact_bytes": size})
-
-
-def _used(case: Case) -> tuple[str, ...]:
-    return ("base", *case.terms)
+    read = sum(
+        path.stat().st_size
+        for one in inputs.paths(case.terms)
+        for path in one.glob("*.safetensors")
+    )
+    figures = {"seconds": report["seconds"], "artifact_bytes": size, "input_bytes": float(read)}
+    return replace(sample, told=figures)
 
 
 def import_torch() -> Sample:

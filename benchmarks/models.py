@@ -1,6 +1,6 @@
 """Models of any size to merge: a random Llama, full fine-tunes of it, LoRA adapters for it.
 
-    python -m benchmarks.models FOLDER --size 1.1B --fine-tunes 3 --adapters 3
+    python -m benchmarks.models FOLDER --layers 22 --fine-tunes 3 --adapters 3
 
 The shapes are TinyLlama's (width 2048, 22 layers make 1.1B), with fewer layers for less; below one
 layer the vocabulary shrinks. Every tensor is drawn from a seed of its own, made of the model's and
@@ -194,11 +194,13 @@ def main() -> None:
     """Make the models that the command line asks for."""
     parser = argparse.ArgumentParser("benchmarks.models", description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", default="1.1B", type=shape_of, help="0.05B … 1.1B")
+    parser.add_argument("--layers", type=int, default=MOST_LAYERS)
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
     parser.add_argument("--fine-tunes", type=int, default=3)
     parser.add_argument("--adapters", type=int, default=3)
     given = parser.parse_args()
-    make(given.folder, given.size, fine_tunes=given.fine_tunes, adapters=given.adapters)
+    shape = Shape(given.layers, given.vocabulary)
+    make(given.folder, shape, fine_tunes=given.fine_tunes, adapters=given.adapters)
 
 
 if __name__ == "__main__":

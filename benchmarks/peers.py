@@ -35,10 +35,10 @@ class Mergekit:
         """Merge into an empty folder; the result is removed again."""
         config, output, cache = folder / "merge.json", folder / "merged", folder / "folded"
         config.write_text(json.dumps(mergekit_config(inputs, case)), "utf-8")  # JSON is YAML too
-        options = ["--no-write-model-card", "--quiet", "--lora-merge-cache", cache]
+        options = ["--no-write-model-card", "--quiet", "--lora-merge-cache", str(cache)]
         if not (inputs.folders["base"] / "tokenizer.json").exists():
             options.append("--no-copy-tokenizer")
-        command = [self.program, config, output, *options]
+        command = [str(self.program), str(config), str(output), *options]
         sample, _ = measure.run(command, cwd=folder, env=_OFFLINE)
         size = float(sum(path.stat().st_size for path in output.iterdir()))
         shutil.rmtree(output)
@@ -55,8 +55,8 @@ def mergekit(folder: Path) -> Mergekit:
         say(f"installing {MERGEKIT} into {home}")
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        pip = [home / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-        pinned = ["--constraint", ROOT / "constraints.txt"]
+        pip = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+        pinned = ["--constraint", str(ROOT / "constraints.txt")]
         subprocess.run([*pip, *pinned, "torch", MERGEKIT], check=True)
         # Once for nothing, so that no measured run compiles Python files.
         subprocess.run([program, "--help"], stdout=subprocess.DEVNULL, check=True)
@@ -98,7 +98,7 @@ def floor(inputs: Inputs, case: Case, folder: Path) -> Sample:
         for path in sorted(one.iterdir())
         if path.suffix == ".safetensors"
     ]
-    command = [sys.executable, "-m", "benchmarks.floor", output, *paths]
+    command = [sys.executable, "-m", "benchmarks.floor", *map(str, (output, *paths))]
     sample, told = measure.run(command, cwd=ROOT)
     output.unlink()
     return replace(sample, told=json.loads(told))
