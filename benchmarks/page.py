@@ -19,7 +19,7 @@ from benchmarks.session import Results
 PAGE = "benchmarks.md"
 _BLOCK = re.compile(r"(<!-- made by make bench: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _FLOOR = "task_arithmetic"
-_FACTS = {
+FACTS = {
     "processor": "processor",
     "cores": "cores",
     "memory": "memory",
@@ -58,7 +58,7 @@ def with_results(page: str, results: Results) -> str:
 def _machine(results: Results) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
-    for key, name in _FACTS.items():
+    for key, name in FACTS.items():
         yield f"| {name} | {results.facts[key]} |"
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from benchmarks import commands, dvc_stages
 from benchmarks.goals import cost, peaks_by_layers
 from benchmarks.models import MOST_LAYERS, Shape, name_of
-from benchmarks.parts import LAYERS, SMALL, TERMS, key_of
+from benchmarks.parts import LAYERS, SCALED, SMALL, TERMS, key_of, of_terms
 from benchmarks.session import Results
 
 # Okabe and Ito 2008, "Color Universal Design"; markers tell the lines apart without colour.
@@ -21,7 +22,7 @@ _SETTINGS: Any = {
     "svg.fonttype": "none",
     "font.size": 9,
 }
-_METHODS = (("ties", "TIES"), ("task_arithmetic", "task arithmetic"))
+_TOOLS = {"ours": "merge-registry", "mergekit": "mergekit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,9 @@ def draw(results: Results) -> dict[str, bytes]:
 
 def _by_terms(results: Results) -> Lines:
     lines = {}
-    for key, method in _METHODS:
-        for who, name in (("ours", "merge-registry"), ("mergekit", "mergekit")):
-            keys = {n: [key_of(SMALL, f"{key}-{n}", who)] for n in TERMS}
-            keys[3].append(key_of(SMALL, key, who))
-            lines[f"{method}, {name}"] = _points(results, keys)
+    for case, who in product(SCALED, _TOOLS):
+        keys = {n: key_of(SMALL, of_terms(case, n).key, who) for n in TERMS}
+        lines[f"{case.method}, {_TOOLS[who]}"] = _points(results, keys)
     title = f"CPU seconds by number of fine-tunes, {name_of(SMALL)}"
     return Lines(title, "terms", "CPU s", _drawn(lines))
 
@@ -60,18 +59,18 @@ def _by_terms(results: Results) -> Lines:
 def _by_size(results: Results) -> Lines:
     shapes = [SMALL, *(Shape(layers) for layers in (*LAYERS, MOST_LAYERS))]
     lines = {}
-    for key, method in _METHODS:
-        for who, name in (("ours", "merge-registry"), ("mergekit", "mergekit")):
-            keys = {one.parameters / 1e9: [key_of(one, key, who)] for one in shapes}
-            lines[f"{method}, {name}"] = _points(results, keys)
+    for case, who in product(SCALED, _TOOLS):
+        keys = {one.parameters / 1e9: key_of(one, case.key, who) for one in shapes}
+        lines[f"{case.method}, {_TOOLS[who]}"] = _points(results, keys)
     title = "CPU seconds by size, three fine-tunes"
     return Lines(title, "parameters, billions", "CPU s", _drawn(lines), is_logarithmic=True)
 
 
 def _by_layers(results: Results) -> Lines:
     lines = {
-        method: [(float(n), peak / 1e6) for n, peak in peaks_by_layers(results, key).items()]
-        for key, method in _METHODS
+        case.method: [(float(n), peak / 1e6) for n, peak in known.items()]
+        for case in SCALED
+        if (known := peaks_by_layers(results, case.key))
     }
     title = "Peak memory by layers, three fine-tunes"
     return Lines(title, "layers of width 2048", "MB", _drawn(lines))
@@ -86,20 +85,19 @@ def _by_specs(results: Results) -> Lines:
     }
     counts = sorted({*commands.COUNTS, *dvc_stages.COUNTS})
     lines = {
-        name: _points(results, {n: [f"{prefix}/{n}"] for n in counts})
+        name: _points(results, {n: f"{prefix}/{n}" for n in counts})
         for name, prefix in named.items()
     }
     title = "CPU seconds by number of models in the catalog"
     return Lines(title, "models", "CPU s", _drawn(lines), is_logarithmic=True)
 
 
-def _points(results: Results, keys: Mapping[Any, Iterable[str]]) -> list[tuple[float, float]]:
-    found = []
-    for x, names in keys.items():
-        samples = next((known for name in names if (known := results.of(name))), None)
-        if samples:
-            found.append((float(x), cost(samples).cpu.median))
-    return found
+def _points(results: Results, keys: Mapping[Any, str]) -> list[tuple[float, float]]:
+    return [
+        (float(x), cost(samples).cpu.median)
+        for x, key in keys.items()
+        if (samples := results.of(key))
+    ]
 
 
 def _drawn(
