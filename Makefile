@@ -46,4 +46,4 @@ bench: base
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:
-	rm -rf .venv .registry .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .bench .registry .mypy_cache .ruff_cache .pytest_cache

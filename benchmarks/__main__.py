@@ -34,7 +34,7 @@ def main() -> int:
     print(table.text(rows))
     if given.write_docs:
         page.write(ROOT / "docs", results)
-    return 0 if all(check.is_met for row in rows for check in row.checks) else 1
+    return 1 if any(check.is_met is False for row in rows for check in row.checks) else 0
 
 
 def _parser() -> argparse.ArgumentParser:

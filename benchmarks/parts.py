@@ -149,11 +149,12 @@ def _folder(session: Session, shape: Shape) -> Path:
 def _inputs(session: Session, shape: Shape, fine_tunes: int = FINE_TUNES) -> Inputs:
     """Return the models of a size, made if they are not there."""
     folder = _folder(session, shape)
+    # An output, and for mergekit every adapter folded into a model of its own.
+    needed = bytes_of(shape, 0) * (1 + ADAPTERS)
     if not folder.exists():
-        # An output, and for mergekit every adapter folded into a model of its own.
-        outputs = bytes_of(shape, 0) * (1 + ADAPTERS)
-        require_space(session.folder, bytes_of(shape, fine_tunes) + outputs)
+        needed += bytes_of(shape, fine_tunes)
         say(f"making models of {name_of(shape)} parameters")
+    require_space(session.folder, needed)
     size = [f"--layers={shape.layers}", f"--vocabulary={shape.vocabulary}"]
     options = [*size, f"--fine-tunes={fine_tunes}", f"--adapters={ADAPTERS}"]
     command = [sys.executable, "-m", "benchmarks.models", str(folder), *options]

@@ -20,6 +20,7 @@ HEAD = (
     "found",
     "",
 )
+_VERDICTS = {True: "met", False: "MISSED", None: "–"}
 _LEFT = (0, 4, 8, 9, 10)
 
 
@@ -41,9 +42,8 @@ def markdown(rows: Iterable[Row]) -> str:
 
 def summary(rows: Iterable[Row]) -> str:
     """Return how many goals were met, as a sentence."""
-    checks = [check for row in rows for check in row.checks]
-    met = sum(check.is_met for check in checks)
-    return f"{met} of {len(checks)} goals met"
+    judged = [check.is_met for row in rows for check in row.checks if check.is_met is not None]
+    return f"{sum(judged)} of {len(judged)} goals met"
 
 
 def number(value: float) -> str:
@@ -79,7 +79,7 @@ def _cost(cost: Cost | None) -> tuple[str, str, str]:
 def _check(check: Check | None) -> tuple[str, str, str]:
     if check is None:
         return "", "", ""
-    return check.goal, check.found, "met" if check.is_met else "MISSED"
+    return check.goal, check.found, _VERDICTS[check.is_met]
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
