@@ -8,10 +8,12 @@ they come. Run from the root of the repository on a quiet machine with Linux, tw
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks import goals, page, parts, table
+from benchmarks.measure import CommandFailed
 from benchmarks.models import shape_of
 from benchmarks.session import ROOT, Refused, Results, Session, facts, read_results, say
 
@@ -27,7 +29,7 @@ def main() -> int:
         _parser().error(f"--parts: expected {', '.join((*parts.PARTS, 'peers'))}")
     try:
         results = _measured(given, names)
-    except (Refused, ValueError) as error:
+    except (Refused, CommandFailed, subprocess.CalledProcessError, ValueError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     rows = goals.rows(results)

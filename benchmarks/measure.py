@@ -1,9 +1,9 @@
 """What one process costs: CPU seconds, wall seconds, its own memory, bytes written. Linux only.
 
 CPU seconds are user and system time of the process and the children it waited for. Memory is the
-largest sum of RssAnon and RssShmem that a look every 10 ms at /proc found in any one process of
+largest sum of RssAnon and RssShmem that a look every 20 ms at /proc found in any one process of
 the tree: pages of mapped files, which the kernel may drop at any time, are not in it, and a peak
-shorter than 10 ms may be missed. Bytes written are what the kernel counted as dirtied for storage.
+shorter than 20 ms may be missed. Bytes written are what the kernel counted as dirtied for storage.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-_SECONDS_BETWEEN_LOOKS = 0.01
+_SECONDS_BETWEEN_LOOKS = 0.02
 _LAST_CHARACTERS = 3000
 
 
@@ -71,12 +72,9 @@ def run(
         process = subprocess.Popen(
             texts, stdin=subprocess.DEVNULL, stdout=told, stderr=said, cwd=cwd, env=environment
         )
-        peak = 0
-        while not (waited := os.wait4(process.pid, os.WNOHANG))[0]:
-            peak = max(peak, _largest_in_tree(process.pid))
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        seconds = time.monotonic() - started
-        _, status, usage = waited
+        with _Watch(process.pid) as watch:
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             told.seek(0)
@@ -86,7 +84,29 @@ def run(
         told.seek(0)
         output = told.read().decode("utf-8")
     cpu = usage.ru_utime + usage.ru_stime
-    return Sample(cpu, seconds, peak, _written_bytes() - written, {}), output
+    return Sample(cpu, seconds, watch.peak_bytes, _written_bytes() - written, {}), output
+
+
+class _Watch:
+    """Looks at a process and its children from a thread of its own for as long as it is entered."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak_bytes = 0
+        self._pid = pid
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._is_over.wait(_SECONDS_BETWEEN_LOOKS):
+            self.peak_bytes = max(self.peak_bytes, _largest_in_tree(self._pid))
 
 
 def _written_bytes() -> int:
