@@ -37,18 +37,28 @@ def write(root: Path) -> list[str]:
     _write_base(base / "weights")
     texts = {base / "base.yaml": _header("base", 3, BASE, base / "weights")}
     for seed, (name, version) in enumerate(_ADAPTERS, 1):
-        folder = root / "catalog" / "adapters" / name / str(version)
-        _write_adapter(folder / "weights", seed)
-        head = _header("adapter", 4, name, folder / "weights")
-        texts[folder / "adapter.yaml"] = head.replace(
-            "weights:", f"version: {version}\nbase: {BASE}\nweights:"
-        )
+        texts |= dict([_adapter(root, name, version, seed)])
     for name, (method, terms) in _MERGES.items():
         texts[root / "catalog" / "merges" / f"{name}.yaml"] = _merge(name, method, terms)
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     return [path.relative_to(root).as_posix() for path in texts]
+
+
+def write_adapter(root: Path, name: str, version: int, seed: int) -> None:
+    """Write one more adapter of the example's base; other seeds give other numbers."""
+    path, text = _adapter(root, name, version, seed)
+    path.write_text(text, "utf-8")
+
+
+def _adapter(root: Path, name: str, version: int, seed: int) -> tuple[Path, str]:
+    """Write the weights of an adapter; return its YAML file and what is to stand in it."""
+    folder = root / "catalog" / "adapters" / name / str(version)
+    _write_adapter(folder / "weights", seed)
+    head = _header("adapter", 4, name, folder / "weights")
+    text = head.replace("weights:", f"version: {version}\nbase: {BASE}\nweights:")
+    return folder / "adapter.yaml", text
 
 
 def _header(kind: str, depth: int, name: str, weights: Path) -> str:

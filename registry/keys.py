@@ -154,7 +154,12 @@ def read(cache: Path, key: str) -> Artifact | None:
 
 def write(cache: Path, artifact: Artifact) -> None:
     """Enter an artifact into the index, atomically."""
-    _write_json(cache / relative_path(artifact.key), as_data(artifact))
+    replace_file(cache / relative_path(artifact.key), encode(artifact))
+
+
+def encode(artifact: Artifact) -> bytes:
+    """Return the bytes of an index entry."""
+    return _json(as_data(artifact))
 
 
 def is_present(cache: Path, artifact: Artifact) -> bool:
@@ -213,8 +218,12 @@ def _read_json(path: Path) -> Any:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    replace_file(path, _json(data))
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
     text = json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    replace_file(path, text.encode() + b"\n")
+    return text.encode() + b"\n"
 
 
 def replace_file(path: Path, data: bytes) -> None:

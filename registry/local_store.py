@@ -93,18 +93,8 @@ class LocalStore:
 
     def write_pointer(self, path: Path, out_name: str, artifact: Artifact) -> None:
         """Write the DVC pointer to an artifact, atomically; equal artifacts give equal bytes."""
-        lines = [
-            "outs:",
-            f"- md5: {artifact.oid}",
-            f"  size: {artifact.size}",
-            f"  nfiles: {len(artifact.files)}",
-            "  hash: md5",
-            f"  path: {_scalar(out_name)}",
-        ]
-        if self._named:
-            lines.append(f"  remote: {_scalar(self._named)}")
         with objects.writing(1, path.parent):
-            keys.replace_file(path, "".join(f"{line}\n" for line in lines).encode())
+            keys.replace_file(path, pointer(out_name, artifact, self._named))
 
     def verify(self, artifact: Artifact, *, deep: bool) -> list[str]:
         """Return what is missing or altered; without `deep` only sizes are looked at.
@@ -147,6 +137,21 @@ class LocalStore:
             file = artifact.files.get(path)
             target = self._object(file) if file else self._listing(artifact)
             target.unlink(missing_ok=True)
+
+
+def pointer(out_name: str, artifact: Artifact, remote: str | None = None) -> bytes:
+    """Return the bytes of the DVC pointer to an artifact."""
+    lines = [
+        "outs:",
+        f"- md5: {artifact.oid}",
+        f"  size: {artifact.size}",
+        f"  nfiles: {len(artifact.files)}",
+        "  hash: md5",
+        f"  path: {_scalar(out_name)}",
+    ]
+    if remote:
+        lines.append(f"  remote: {_scalar(remote)}")
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _has_recorded_size(path: Path, file: StoredFile) -> bool:

@@ -151,8 +151,13 @@ def read_all(root: Path) -> dict[str, BuildRecord | UnreadableRecord]:
 
 def write(root: Path, record: BuildRecord) -> None:
     """Replace the record of a model atomically and durably."""
+    keys.replace_file(folder(root) / f"{record.model}.json", encode(record))
+
+
+def encode(record: BuildRecord) -> bytes:
+    """Return the bytes of a record's file."""
     data = json.dumps(record.as_data(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    keys.replace_file(folder(root) / f"{record.model}.json", data.encode())
+    return data.encode()
 
 
 def sweep(root: Path) -> None:

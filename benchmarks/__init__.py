@@ -1,0 +1,1 @@
+"""What the project costs, measured; run from the root of the repository."""
