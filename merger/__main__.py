@@ -122,6 +122,7 @@ def _serve(events: TextIO) -> int:
             is_busy.clear()
         write(event)
 
+    worker.warm_up()
     while True:
         line = orders.get()
         is_busy.set()

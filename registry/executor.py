@@ -29,6 +29,11 @@ class Executor:
         """Number of processes started so far; 0 for a sync with nothing to do."""
         return sum(worker.started for worker in self._workers)
 
+    def warm(self, orders: int) -> None:
+        """Start the processes for so many orders that are about to come: they import torch now."""
+        for worker in self._workers[:orders]:
+            worker.start()
+
     def run(
         self, order: Mapping[str, Any], on_progress: Callable[[Progress], None]
     ) -> dict[str, Any]:

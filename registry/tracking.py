@@ -97,6 +97,10 @@ class Tracker:
             found = self._ask(client.get_experiment_by_name, name)
         return found
 
+    def stop(self) -> None:
+        """Ask nothing more, whatever is under way; may be called from another thread."""
+        self._session.stop()
+
     def store_id(self) -> str:
         """Return the id of the tracking store, which a tag of the experiment keeps."""
         self._open()

@@ -33,14 +33,13 @@ def open_world(
     uri = tracking_place.default_uri(session.root)
 
     def make_tracker() -> Tracker:
-        observer.stage("mlflow", "connect")
         tracker = Tracker(uri, settings.experiment)
         tracking_place.remember_store(session.root, uri, tracker.store_id())
         return tracker
 
     log = observation.state_folder(session.root) / "worker.log"
     with closing(observer), closing(Executor(jobs, log)) as executor:
-        yield World(
+        world = World(
             root=session.root,
             catalog=session.loaded.catalog,
             declared=session.declared,
@@ -53,6 +52,8 @@ def open_world(
             device=device or settings.device,
             push=push,
         )
+        with closing(world):
+            yield world
 
 
 def _commit_text(root: Path) -> str:
