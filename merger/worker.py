@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merger import errors, request
+from merger import errors, memory, request
 from merger.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _run(order: Any, emit: Emit) -> dict[str, Any]:
     else:
         from merger.engine import Limits
 
-        limits = Limits(device, threads, order.get("memory_bytes"))
+        limits = Limits(device, threads, order.get("memory_bytes") or memory.default_bytes())
         report = (_build if task == "build" else _analyze)(order, inputs, limits, progress)
     return {"event": "report", "task": task, "device_class": device_class} | report
 

@@ -51,6 +51,8 @@ class World:
     commit: str
     device: str = "auto"
     push: bool = False
+    # Of each worker; None lets it take a quarter of what is free.
+    memory_bytes: int | None = None
     # Held by whoever changes files, store or MLflow; given up while a worker computes.
     turn: Lock = field(default_factory=Lock)
     # The one thread that talks to MLflow, and writes the records that come after it.

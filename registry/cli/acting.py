@@ -22,9 +22,18 @@ DEVICES = click.Choice(["auto", "cpu", "cuda"])
 
 @contextmanager
 def open_world(
-    session: Session, device: str | None, *, jobs: int = 1, push: bool = False
+    session: Session,
+    device: str | None,
+    *,
+    jobs: int = 1,
+    push: bool = False,
+    memory_bytes: int | None = None,
 ) -> Iterator[World]:
-    """Yield what a sync works with; the workers end with the block."""
+    """Yield what a sync works with; the workers end with the block.
+
+    All workers together have `memory_bytes`, if that is given.
+    """
+    from registry import gpus
     from registry.executor import Executor
     from registry.tracking import Tracker
 
@@ -38,7 +47,9 @@ def open_world(
         return tracker
 
     log = observation.state_folder(session.root) / "worker.log"
-    with closing(observer), closing(Executor(jobs, log)) as executor:
+    device = device or settings.device
+    found = gpus.count() if jobs > 1 and device != "cpu" else 0
+    with closing(observer), closing(Executor(jobs, log, found)) as executor:
         world = World(
             root=session.root,
             catalog=session.loaded.catalog,
@@ -49,8 +60,9 @@ def open_world(
             executor=executor,
             make_tracker=make_tracker,
             commit=_commit_text(session.root),
-            device=device or settings.device,
+            device=device,
             push=push,
+            memory_bytes=memory_bytes and max(1, memory_bytes // jobs),
         )
         with closing(world):
             yield world
