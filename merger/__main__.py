@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--output", required=True, type=Path, help="absent or empty folder")
     build.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     build.add_argument("--threads", type=int, help="default: all processors; changes no bit")
-    build.add_argument("--memory-bytes", type=int, help="soft limit of buffers; changes no bit")
+    limit = "soft limit of what is in flight; default: a quarter of what is free; changes no bit"
+    build.add_argument("--memory-bytes", type=int, help=limit)
     return parser
 
 
@@ -123,6 +124,7 @@ def _serve(events: TextIO) -> int:
             is_busy.clear()
         write(event)
 
+    worker.warm_up()
     while True:
         line = orders.get()
         is_busy.set()

@@ -1,6 +1,6 @@
 """Carry out one work order and say what happened, as events. Knows neither streams nor methods.
 
-torch is imported by the first order, not by this module, so asking for help costs nothing.
+torch is not imported by this module, so asking for help costs nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merger import errors, request
+from merger import errors, memory, request
 from merger.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ _PACKAGES = ("torch", "safetensors", "transformers", "peft", "merge-registry")
 _SECONDS_BETWEEN_PROGRESS = 0.1
 
 Emit = Callable[[Mapping[str, Any]], None]
+
+
+def warm_up() -> None:
+    """Import torch while nobody waits for it; if that fails, the first order will say so."""
+    try:
+        from merger import engine  # noqa: F401
+    except Exception:  # noqa: BLE001 as above
+        _LOG.debug("not warmed up", exc_info=True)
 
 
 def carry_out(order: Any, emit: Emit) -> bool:
@@ -64,7 +72,7 @@ def _run(order: Any, emit: Emit) -> dict[str, Any]:
     else:
         from merger.engine import Limits
 
-        limits = Limits(device, threads, order.get("memory_bytes"))
+        limits = Limits(device, threads, order.get("memory_bytes") or memory.default_bytes())
         report = (_build if task == "build" else _analyze)(order, inputs, limits, progress)
     return {"event": "report", "task": task, "device_class": device_class} | report
 

@@ -14,14 +14,14 @@ from registry import evaluation, form, keys, publish, shards
 from registry.errors import NotNow, VerificationFailed
 from registry.keys import Artifact, StoredFile
 from registry.plan import Action, Change
-from registry.publish import Result
+from registry.publish import Outcome
 from registry.record import BuildRecord
 from registry.request import Declaration, key_of
 from registry.world import World
 from schemas.digest import FileHash, model_digest, tree_digest
 
 
-def build(world: World, change: Change) -> Result:
+def build(world: World, change: Change) -> Outcome:
     """Build a model, or fetch it from the remote, and publish it."""
     one = world.declared[change.model]
     request = _pinned(world, one)
@@ -54,12 +54,12 @@ def build(world: World, change: Change) -> Result:
         shutil.rmtree(scratch, ignore_errors=True)
     cache, base, untouched = world.store.cache, request["base"]["digest"], report["shards"]
     shards.remember(cache, base, untouched, artifact.files)
-    result = publish.publish(world, one, request, artifact, Action.BUILD)
+    outcome = publish.publish(world, one, request, artifact, Action.BUILD)
     shards.settle(cache, base, untouched.values())
-    return result
+    return outcome
 
 
-def restore(world: World, change: Change) -> Result:
+def restore(world: World, change: Change) -> Outcome:
     """Publish what the store has under the declared key; build it if its bytes are altered."""
     assert change.key is not None
     artifact = keys.read(world.store.cache, change.key)

@@ -151,5 +151,5 @@ def order_for(
         "inputs": folders,
         "device": world.device,
         "threads": None,
-        "memory_bytes": None,
+        "memory_bytes": world.memory_bytes,
     }

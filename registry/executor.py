@@ -5,21 +5,29 @@ Knows no spec and no plan. An order waits for a free worker; a worker serves one
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from registry.gpus import assigned
 from registry.worker import Progress, Worker
 
 
 class Executor:
     """Run orders on child processes, started when the first order comes."""
 
-    def __init__(self, jobs: int, log: Path) -> None:
-        """Take how many orders may run at once, and where workers' standard error is kept."""
+    def __init__(self, jobs: int, log: Path, gpus: int = 0) -> None:
+        """Take how many orders may run at once, and where workers' standard error is kept.
+
+        Of several GPUs each worker sees one: models are shared out among them, never split.
+        """
         self.jobs = jobs
-        self._workers = tuple(Worker(log=log) for _ in range(jobs))
+        self._workers = tuple(
+            Worker(log=log, environment={**os.environ, **assigned(slot, gpus, os.environ)})
+            for slot in range(jobs)
+        )
         self._free: queue.Queue[Worker] = queue.Queue()
         for worker in self._workers:
             self._free.put(worker)
@@ -28,6 +36,11 @@ class Executor:
     def started(self) -> int:
         """Number of processes started so far; 0 for a sync with nothing to do."""
         return sum(worker.started for worker in self._workers)
+
+    def warm(self, orders: int) -> None:
+        """Start the processes for so many orders that are about to come: they import torch now."""
+        for worker in self._workers[:orders]:
+            worker.start()
 
     def run(
         self, order: Mapping[str, Any], on_progress: Callable[[Progress], None]

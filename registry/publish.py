@@ -6,6 +6,7 @@ What a gate stops is not published: the earlier version stays live, and the verd
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +37,10 @@ class Result:
         return not self.problem
 
 
+Outcome = Result | Future[Result]
+"""What became of a change, or what will tell it once the lane has done its part."""
+
+
 def publish(
     world: World,
     one: Declaration,
@@ -43,8 +48,11 @@ def publish(
     artifact: Artifact,
     action: Action,
     note: str = "",
-) -> Result:
-    """Evaluate, judge and publish what lies in the store; the record is written last."""
+) -> Outcome:
+    """Evaluate, judge and publish what lies in the store; the record is written last.
+
+    MLflow and the record are the lane's, so that the next build need not wait for them.
+    """
     known = recorded(world, one.model)
     measured = evaluation.evaluate(world, one, request, artifact)
     if problems := evaluation.failed(measured):
@@ -68,13 +76,24 @@ def publish(
     world.store.write_pointer(pointer, one.model, artifact)
     if world.push:
         push_artifact(world, one.model, artifact)
-    fresh = BuildRecord(one.model, built, measured)
-    fresh = replace(fresh, mlflow=log(world, one, fresh))
-    record.write(world.root, fresh)
-    _forget_altered(world, one.model)
     is_same = known.built is not None and known.built.model_digest == artifact.model_digest
     note = note or ("the recorded digest again" if is_same else "")
-    return Result(one.model, action, artifact.model_digest, note=note)
+    result = Result(one.model, action, artifact.model_digest, note=note)
+    return enter(world, BuildRecord(one.model, built, measured), result)
+
+
+def enter(world: World, fresh: BuildRecord, result: Result) -> Outcome:
+    """Have the lane tell MLflow of a published model and then write its record."""
+
+    def finish() -> Result:
+        logged = log(world, fresh)
+        with world.lane.lasting():
+            record.write(world.root, replace(fresh, mlflow=logged))
+            _forget_altered(world, fresh.model)
+        return result
+
+    world.observer.stage(fresh.model, "log")
+    return world.lane.submit(finish)
 
 
 def reject(
@@ -103,9 +122,8 @@ def reject(
     return Result(known.model, action, problem=problem, hint=hint, exit_code=1)
 
 
-def log(world: World, one: Declaration, fresh: BuildRecord) -> record.Logged | None:
-    """Tell MLflow of a published model; None if it cannot be told now."""
-    world.observer.stage(one.model, "log")
+def log(world: World, fresh: BuildRecord) -> record.Logged | None:
+    """Tell MLflow of a published model; None if it cannot be told now. For tasks of the lane."""
     build = logbook.build_log(world, fresh)
     logged = world.track(lambda tracker: tracker.log(build))
     return record.Logged(logged.store, logged.run, logged.version) if logged else None

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
 
 from registry import build, evaluation, keys, observation, plan, publish, record
 from registry.errors import Interrupted, RegistryError
 from registry.plan import Action, Change, Observed, Options
-from registry.publish import Result
+from registry.publish import Outcome, Result
 from registry.record import BuildRecord
 from registry.tracking import Tracker
 from registry.world import World
+
+Made = TypeVar("Made")
 
 
 def carry_out(
@@ -100,6 +103,16 @@ def _stopped(
 
 
 def _attempt_all(world: World, todo: list[Change]) -> list[Result]:
+    """Carry out changes; return once the lane has done its part too, for the next plan reads it."""
+    working = sum(change.action in (Action.BUILD, Action.EVALUATE) for change in todo)
+    if working:
+        world.executor.warm(working)
+        world.connect()
+    outcomes = _outcomes(world, todo)
+    return [_settled(change, one) for change, one in zip(todo, outcomes, strict=True)]
+
+
+def _outcomes(world: World, todo: list[Change]) -> list[Outcome]:
     if world.executor.jobs == 1:
         return [_attempt(world, change) for change in todo]
     with ThreadPoolExecutor(world.executor.jobs) as pool:
@@ -112,10 +125,22 @@ def _attempt_all(world: World, todo: list[Change]) -> list[Result]:
             raise
 
 
-def _attempt(world: World, change: Change) -> Result:
-    try:
+def _attempt(world: World, change: Change) -> Outcome:
+    def act() -> Outcome:
         with world.turn:
             return _ACTIONS[change.action](world, change)
+
+    return _told(change, act)
+
+
+def _settled(change: Change, outcome: Outcome) -> Result:
+    return outcome if isinstance(outcome, Result) else _told(change, outcome.result)
+
+
+def _told(change: Change, act: Callable[[], Made]) -> Made | Result:
+    """Return what `act` does; a failure of it is a result too."""
+    try:
+        return act()
     except Interrupted:
         raise
     except RegistryError as error:
@@ -137,7 +162,7 @@ def _push(world: World, change: Change) -> Result:
     return Result(change.model, Action.PUSH, built.model_digest)
 
 
-def _evaluate(world: World, change: Change) -> Result:
+def _evaluate(world: World, change: Change) -> Outcome:
     """Measure or judge again what is live; a failing gate is told and leaves it live."""
     known = observation.require_record(world.root, change.model)
     assert known.built is not None
@@ -151,28 +176,42 @@ def _evaluate(world: World, change: Change) -> Result:
         key, digest = built.key, built.model_digest
         return publish.reject(world, known, key, digest, measured, problems, change.action)
     fresh = replace(known, evaluation=measured, rejected=None)
-    logged = publish.log(world, one, fresh)
-    if logged and measured:
-        told = {f"eval.{one.suite}.{task}": value for task, value in measured.metrics.items()}
-        world.track(lambda tracker: tracker.log_metrics(logged, told, one.model))
-    record.write(world.root, replace(fresh, mlflow=logged))
-    return Result(change.model, change.action, known.built.model_digest)
+    result = Result(change.model, change.action, known.built.model_digest)
+
+    def finish() -> Result:
+        logged = publish.log(world, fresh)
+        if logged and measured:
+            told = {f"eval.{one.suite}.{task}": value for task, value in measured.metrics.items()}
+            world.track(lambda tracker: tracker.log_metrics(logged, told, one.model))
+        with world.lane.lasting():
+            record.write(world.root, replace(fresh, mlflow=logged))
+        return result
+
+    world.observer.stage(change.model, "log")
+    return world.lane.submit(finish)
 
 
-def _log_again(world: World, change: Change) -> Result:
+def _log_again(world: World, change: Change) -> Outcome:
     known = observation.require_record(world.root, change.model)
     assert known.built is not None
-    logged = publish.log(world, world.declared[change.model], known)
-    if logged is None:
-        return Result(change.model, Action.LOG, known.built.model_digest, note="left for later")
-    if logged != known.mlflow:
-        record.write(world.root, replace(known, mlflow=logged))
     if any(reason.kind == "not-pushed" for reason in change.reasons):
-        return _push(world, change)
-    return Result(change.model, Action.LOG, known.built.model_digest)
+        _push(world, change)
+    result = Result(change.model, Action.LOG, known.built.model_digest)
+
+    def finish() -> Result:
+        logged = publish.log(world, known)
+        if logged is None:
+            return replace(result, note="left for later")
+        if logged != known.mlflow:
+            with world.lane.lasting():
+                record.write(world.root, replace(known, mlflow=logged))
+        return result
+
+    world.observer.stage(change.model, "log")
+    return world.lane.submit(finish)
 
 
-def _unpublish(world: World, change: Change) -> Result:
+def _unpublish(world: World, change: Change) -> Outcome:
     """Take a model away: alias, pointer, record, in this order; bytes stay in the store.
 
     While MLflow cannot be told, a record of nothing but its run stays for the next sync.
@@ -184,13 +223,17 @@ def _unpublish(world: World, change: Change) -> Result:
         tracker.unpublish(change.model)
         return True
 
-    is_told = known.mlflow is None or world.track(unpublish)
-    (folder / f"{change.model}.dvc").unlink(missing_ok=True)
-    if is_told:
-        (folder / f"{change.model}.json").unlink(missing_ok=True)
-    else:
-        record.write(world.root, BuildRecord(change.model, mlflow=known.mlflow))
-    return Result(change.model, change.action)
+    def finish() -> Result:
+        is_told = known.mlflow is None or world.track(unpublish)
+        with world.lane.lasting():
+            (folder / f"{change.model}.dvc").unlink(missing_ok=True)
+            if is_told:
+                (folder / f"{change.model}.json").unlink(missing_ok=True)
+            else:
+                record.write(world.root, BuildRecord(change.model, mlflow=known.mlflow))
+        return Result(change.model, change.action)
+
+    return world.lane.submit(finish)
 
 
 _ACTIONS = {

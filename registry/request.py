@@ -179,13 +179,15 @@ def output(given: Mapping[str, Any]) -> dict[str, Any]:
         dtype = given.get("dtype", "float32")
         return {"form": form, "dtype": dtype, "rank": given.get("rank")}
     size = given.get("max_shard_size", default_of("merge", ("output", "max_shard_size")))
+    size_bytes = bytes_of(size)
+    assert size_bytes is not None, "the schema allows nothing else"
+    return {"form": form, "dtype": given.get("dtype", "base"), "max_shard_size": size_bytes}
+
+
+def bytes_of(size: str) -> int | None:
+    """Return the bytes of a size like `2GB`, in powers of 1000; None if it is no size."""
     match = re.fullmatch(r"(\d+)([KMG]B)", size)
-    assert match is not None, "the schema allows nothing else"
-    return {
-        "form": form,
-        "dtype": given.get("dtype", "base"),
-        "max_shard_size": int(match[1]) * _UNITS[match[2]],
-    }
+    return None if match is None else int(match[1]) * _UNITS[match[2]]
 
 
 def _revoked(catalog: Catalog, spec: MergeSpec, declared: Mapping[str, Declaration]) -> str:

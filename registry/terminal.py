@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from threading import RLock
 from typing import Any
 
 import click
@@ -19,21 +20,26 @@ class Terminal:
         self._model = ""
         self._title = ""
         self._bar: Any = None
+        self._alone = RLock()  # jobs and the background lane tell their news from their threads
 
     def stage(self, model: str, text: str) -> None:
         """Begin a stage of a model."""
-        self.close()
-        self._model, self._title = model, f"{model}  {text}"
-        if not self._is_terminal:
-            click.echo(self._title, err=True)
-        else:
-            click.echo(f"\r\033[K{self._title}", err=True, nl=False)
+        with self._alone:
+            self.close()
+            self._model, self._title = model, f"{model}  {text}"
+            if not self._is_terminal:
+                click.echo(self._title, err=True)
+            else:
+                click.echo(f"\r\033[K{self._title}", err=True, nl=False)
 
     def progress(self, model: str, progress: Progress) -> None:
         """Move the bar of the current stage."""
         # One bar: with several jobs it is that of the stage that began last.
-        if not self._is_terminal or model != self._model:
-            return
+        with self._alone:
+            if self._is_terminal and model == self._model:
+                self._move(progress)
+
+    def _move(self, progress: Progress) -> None:
         if self._bar is None:
             click.echo("\r\033[K", err=True, nl=False)
             self._bar = click.progressbar(
@@ -48,12 +54,14 @@ class Terminal:
 
     def warn(self, message: str) -> None:
         """Tell what did not work and fails nothing."""
-        self.close()
-        click.echo(f"warning: {message}", err=True)
+        with self._alone:
+            self.close()
+            click.echo(f"warning: {message}", err=True)
 
     def close(self) -> None:
         """Take the bar away, and give back the cursor that it hid."""
-        self._bar = None
-        if self._is_terminal and self._title:
-            click.echo("\r\033[K\033[?25h", err=True, nl=False)
-        self._title = ""
+        with self._alone:
+            self._bar = None
+            if self._is_terminal and self._title:
+                click.echo("\r\033[K\033[?25h", err=True, nl=False)
+            self._title = ""

@@ -54,7 +54,7 @@ _CREATION_SECONDS = 60
 """How long to wait for another process that makes the same store; it takes 3 s."""
 
 _BATCH = 100  # MLflow refuses more parameters or tags at once
-_METRIC_BATCH = 1000
+_METRIC_BATCH = 800  # and no more than 1000 of all kinds together
 
 
 class Tracker:
@@ -97,6 +97,10 @@ class Tracker:
             found = self._ask(client.get_experiment_by_name, name)
         return found
 
+    def stop(self) -> None:
+        """Ask nothing more, whatever is under way; may be called from another thread."""
+        self._session.stop()
+
     def store_id(self) -> str:
         """Return the id of the tracking store, which a tag of the experiment keeps."""
         self._open()
@@ -116,11 +120,11 @@ class Tracker:
         run = self._take_run(build)
         run_id = run.info.run_id
         text = models.describe(build, run_id)
-        self._log_facts(run, build, text)
-        self._log_operands(run, build, models)
+        weights = self._log_operands(run, build, models)
         model = self._take_output(run, build, models)
         self._log_files(run_id, {**build.files, **build.pictures()})
-        self._log_metrics(run_id, build.metrics, run.info.start_time, model)
+        points = weights + _points(build.metrics, run.info.start_time, model)
+        self._log_facts(run, build, text, points)
         self._ask(self._client.set_terminated, run_id, "FINISHED")
         return models.make_version(build.model, model, tags(build), text, run_id)
 
@@ -135,7 +139,8 @@ class Tracker:
         name = f"{build.model} {build.key.removeprefix('sha256:')[:8]}"
         return self._ask(self._client.create_run, experiment, tags=identity, run_name=name)
 
-    def _log_facts(self, run: Any, build: BuildLog, text: str) -> None:
+    def _log_facts(self, run: Any, build: BuildLog, text: str, points: Sequence[Any]) -> None:
+        """Log parameters, tags and metrics, in one call where there are not very many."""
         from mlflow.entities import Param, RunTag
 
         facts = {"base": build.base.name, "method": build.method, **build.params}
@@ -150,12 +155,16 @@ class Tracker:
             "mlflow.source.git.commit": build.commit.removesuffix("+dirty"),
         }
         labels = [RunTag(key, value) for key, value in shown.items()]
+        rest = list(points[_METRIC_BATCH:])
         for start in range(0, max(len(params), len(labels)), _BATCH):
             part = slice(start, start + _BATCH)
             batch = {"params": params[part], "tags": labels[part]}
-            self._ask(self._client.log_batch, run.info.run_id, **batch)
+            metrics = [] if start else list(points[:_METRIC_BATCH])
+            self._ask(self._client.log_batch, run.info.run_id, metrics=metrics, **batch)
+        self._log_points(run.info.run_id, rest)
 
-    def _log_operands(self, run: Any, build: BuildLog, models: Models) -> None:
+    def _log_operands(self, run: Any, build: BuildLog, models: Models) -> list[Any]:
+        """Make the operands the run's inputs; return the metrics of their weights."""
         from mlflow.entities import LoggedModelInput, Metric
 
         known = {model.model_id for model in getattr(run.inputs, "model_inputs", None) or ()}
@@ -172,7 +181,7 @@ class Tracker:
             # At the run's own time, so that writing it once more changes nothing.
             at = run.info.start_time
             weights.append(Metric(name, value, at, 0, model_id=ids.get(operand)))
-        self._ask(self._client.log_batch, run.info.run_id, metrics=weights)
+        return weights
 
     def _take_output(self, run: Any, build: BuildLog, models: Models) -> str:
         from mlflow.entities import LoggedModelOutput
@@ -191,12 +200,6 @@ class Tracker:
                 target.write_bytes(data)
             self._ask(self._client.log_artifacts, run, folder)
 
-    def _log_metrics(self, run: str, metrics: Mapping[str, float], at: int, model: str) -> None:
-        from mlflow.entities import Metric
-
-        points = [Metric(key, value, at, 0, model_id=model) for key, value in metrics.items()]
-        self._log_points(run, points)
-
     def _log_points(self, run: str, points: Sequence[Any]) -> None:
         for start in range(0, len(points), _METRIC_BATCH):
             part = points[start : start + _METRIC_BATCH]
@@ -206,7 +209,8 @@ class Tracker:
         """Add metrics to a logged build, for a judgement that came later."""
         self._open()
         version = self._ask(self._client.get_model_version, model, logged.version)
-        self._log_metrics(logged.run, metrics, int(time.time() * 1000), model_of(version))
+        points = _points(metrics, int(time.time() * 1000), model_of(version))
+        self._log_points(logged.run, points)
 
     def unpublish(self, model: str) -> None:
         """Take the alias `live` away from a model; its versions stay."""
@@ -241,6 +245,12 @@ class Tracker:
         self._log_files(run.info.run_id, files)
         self._ask(self._client.set_terminated, run.info.run_id, "FINISHED")
         return str(run.info.run_id)
+
+
+def _points(metrics: Mapping[str, float], at: int, model: str) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(key, value, at, 0, model_id=model) for key, value in metrics.items()]
 
 
 def _connected(uri: str) -> Any:

@@ -54,6 +54,10 @@ class Session:
         finally:
             self._count(time.monotonic() - started)
 
+    def stop(self) -> None:
+        """Let no further call begin; may be asked from another thread."""
+        self._trouble = "stopped"
+
     def work(self, call: Callable[..., Any], *args: Any) -> Any:
         """Return what a call answers that works on this machine and waits for nobody."""
         left = self._seconds_left

@@ -1,12 +1,13 @@
 """Run `python -m merger` as a child process: orders in, events out. Knows no tensor and no spec.
 
-One child serves many orders, so torch is imported once; it is started by the first order and again
-after a death. It ends with its standard input, so it dies with this process, and runs in a session
-of its own: Ctrl-C reaches only this process, which ends it in order.
+One child serves many orders, so torch is imported once; it is started by the first order, or when
+one is about to come, and again after a death. It ends with its standard input, so it dies with this
+process, and runs in a session of its own: Ctrl-C reaches only this process, which ends it in order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -55,6 +56,11 @@ class Worker:
         self._child: Child | None = None
         self._is_closed = False
         self._lock = threading.Lock()  # a sync with several jobs closes us from another thread
+
+    def start(self) -> None:
+        """Start the child before an order is there; what goes wrong is told by the first order."""
+        with contextlib.suppress(BuildFailed):
+            self._ready_child()
 
     def run(
         self,

@@ -6,6 +6,7 @@ Chosen by the command line and handed to `reconcile`; holds them together and de
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from registry.errors import NotNow
 from registry.executor import Executor
 from registry.index import Index
+from registry.lane import Lane
 from registry.request import Declaration
 from registry.spec import Catalog
 from registry.store import Store
@@ -49,8 +51,12 @@ class World:
     commit: str
     device: str = "auto"
     push: bool = False
+    # Of each worker; None lets it take a quarter of what is free.
+    memory_bytes: int | None = None
     # Held by whoever changes files, store or MLflow; given up while a worker computes.
     turn: Lock = field(default_factory=Lock)
+    # The one thread that talks to MLflow, and writes the records that come after it.
+    lane: Lane = field(default_factory=Lane)
     _tracker: Tracker | None = None
     _tracking_failed: bool = False
 
@@ -64,10 +70,14 @@ class World:
         finally:
             self.turn.acquire()
 
+    def connect(self) -> None:
+        """Have the lane import MLflow and open the store, which takes seconds, while builds run."""
+        self.lane.submit(lambda: self.track(lambda tracker: tracker.store_id()))
+
     def track(self, what: Callable[[Tracker], Any]) -> Any:
         """Return what MLflow answers, or None after one warning: it never fails a sync.
 
-        After the first failure the rest is left to the next sync.
+        For tasks of the lane. After the first failure the rest is left to the next sync.
         """
         if self._tracking_failed:
             return None
@@ -76,6 +86,15 @@ class World:
                 self._tracker = self.make_tracker()
             return what(self._tracker)
         except NotNow as error:
+            if self.lane.is_abandoned:
+                raise CancelledError from error
             self._tracking_failed = True
             self.observer.warn(f"MLflow: {error.message}; the next sync logs what is waiting")
             return None
+
+    def close(self) -> None:
+        """End the lane; what it could not finish, the next sync does."""
+        self.lane.abandon()
+        if self._tracker is not None:
+            self._tracker.stop()
+        self.lane.end()

@@ -33,6 +33,8 @@ def test_every_command_is_listed_and_has_help(repository: Repository) -> None:
         (["plan", "--format", "xml"], 64, "xml"),
         (["show", "nothing"], 64, "no model nothing"),
         (["sync", "--plan", "absent.json"], 64, "absent.json"),
+        (["sync", "--memory", "2gb"], 64, "expected a size like 500MB or 2GB, found 2gb"),
+        (["sync", "--memory", "0GB"], 64, "found 0GB"),
         (["sync", "--plan", MERGE], 64, "expected a plan saved by"),
         (["export", "both-skills", "out"], 1, "both-skills is not built"),
         (["verify", "both-skills"], 1, ""),

@@ -22,9 +22,18 @@ DEVICES = click.Choice(["auto", "cpu", "cuda"])
 
 @contextmanager
 def open_world(
-    session: Session, device: str | None, *, jobs: int = 1, push: bool = False
+    session: Session,
+    device: str | None,
+    *,
+    jobs: int = 1,
+    push: bool = False,
+    memory_bytes: int | None = None,
 ) -> Iterator[World]:
-    """Yield what a sync works with; the workers end with the block."""
+    """Yield what a sync works with; the workers end with the block.
+
+    All workers together have `memory_bytes`, if that is given.
+    """
+    from registry import gpus
     from registry.executor import Executor
     from registry.tracking import Tracker
 
@@ -33,14 +42,15 @@ def open_world(
     uri = tracking_place.default_uri(session.root)
 
     def make_tracker() -> Tracker:
-        observer.stage("mlflow", "connect")
         tracker = Tracker(uri, settings.experiment)
         tracking_place.remember_store(session.root, uri, tracker.store_id())
         return tracker
 
     log = observation.state_folder(session.root) / "worker.log"
-    with closing(observer), closing(Executor(jobs, log)) as executor:
-        yield World(
+    device = device or settings.device
+    found = gpus.count() if jobs > 1 and device != "cpu" else 0
+    with closing(observer), closing(Executor(jobs, log, found)) as executor:
+        world = World(
             root=session.root,
             catalog=session.loaded.catalog,
             declared=session.declared,
@@ -50,9 +60,12 @@ def open_world(
             executor=executor,
             make_tracker=make_tracker,
             commit=_commit_text(session.root),
-            device=device or settings.device,
+            device=device,
             push=push,
+            memory_bytes=memory_bytes and max(1, memory_bytes // jobs),
         )
+        with closing(world):
+            yield world
 
 
 def _commit_text(root: Path) -> str:

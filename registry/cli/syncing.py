@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,19 @@ from registry.cli.acting import DEVICES, open_world
 from registry.cli.session import Session, open_session
 from registry.errors import NotNow, RegistryError, UsageError
 from registry.plan import Action, Options, Plan
+from registry.request import bytes_of
 
 if TYPE_CHECKING:
     from registry.publish import Result
+    from registry.world import World
+
+
+def _size(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if size := bytes_of(text):
+        return size
+    raise click.BadParameter(f"expected a size like 500MB or 2GB, found {text}")
 
 
 @click.command()
@@ -31,6 +43,12 @@ if TYPE_CHECKING:
 )
 @click.option("--device", type=DEVICES, help="Where merges are computed.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N")
+@click.option(
+    "--memory",
+    callback=_size,
+    metavar="SIZE",
+    help="What all workers may have in flight, like 2GB. Default: a quarter of what is free, each.",
+)
 @click.option("--push", is_flag=True, help="Push artifacts to the DVC remote.")
 @click.option("--commit", is_flag=True, help="Commit records and pointers, and push the commit.")
 @click.option("--prune", is_flag=True, help="Remove what is no longer declared.")
@@ -43,6 +61,7 @@ def sync(  # noqa: PLR0913  one argument per option
     saved: Path | None,
     device: str | None,
     jobs: int,
+    memory: int | None,
     lock_timeout: float,
     *,
     dry_run: bool,
@@ -77,7 +96,8 @@ def sync(  # noqa: PLR0913  one argument per option
         if reviewed and reviewed.digest != made.digest:
             msg = f"the plan moved: {saved} is {reviewed.digest}, now it is {made.digest}"
             raise RegistryError(msg, "plan again, and look at what changed")
-        code = _carry_out(session, made, options, wanted, device=device, jobs=jobs, push=push)
+        opened = partial(open_world, session, device, jobs=jobs, push=push, memory_bytes=memory)
+        code = _carry_out(session, made, options, wanted, opened)
         if commit:
             _commit(session)
         return code
@@ -88,19 +108,16 @@ def _carry_out(
     made: Plan,
     options: Options,
     wanted: Collection[str] | None,
-    *,
-    device: str | None,
-    jobs: int,
-    push: bool,
+    opened: Callable[[], AbstractContextManager[World]],
 ) -> int:
     if made.is_empty:
         click.echo(report.plan_text(made))
         return 0
-    with open_world(session, device, jobs=jobs, push=push) as world:
+    with opened() as world:
         from registry import reconcile
 
         results = reconcile.carry_out(
-            world, lambda: session.observed(with_push=push), options, wanted
+            world, lambda: session.observed(with_push=world.push), options, wanted
         )
     session.index.save()
     return _tell_results(results, made)

@@ -45,7 +45,7 @@ def ten(_example: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     shutil.copytree(_example, repository.root)
     for number in range(6):
         declare(repository, f"more-{number}", 0.1 + number / 8)
-    ran = repository.run("sync", "--jobs", "2")
+    ran = repository.run("sync", "--jobs", "2", "--memory", "20MB")
     assert ran.code == 0, ran.err
     return repository
 
