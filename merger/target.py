@@ -6,7 +6,7 @@ vocabularies; a stack of layers. The loop of `engine` does not know which of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,12 +72,14 @@ def open_target(
     inputs: Mapping[str, Path],
     compute: torch.dtype,
     device: torch.device,
+    open_model: Callable[[Path, str], Checkpoint] = Checkpoint,
 ) -> Target:
     """Open all inputs of a request and hold them against each other; `stack` closes them.
 
+    `open_model` opens the folder of the base and of every model, named in errors by its text.
     Raises InputError for an input that does not fit the request.
     """
-    opened = _open(stack, request, inputs, compute, device)
+    opened = _open(stack, request, inputs, compute, device, open_model)
     if request.recipe.slices:
         return _stacked(opened, request.recipe)
     return _merged(opened, request.recipe)
@@ -95,8 +97,9 @@ def _open(
     inputs: Mapping[str, Path],
     compute: torch.dtype,
     device: torch.device,
+    open_model: Callable[[Path, str], Checkpoint],
 ) -> _Opened:
-    base = Checkpoint(_folder(request.base, inputs), request.base.label)
+    base = open_model(_folder(request.base, inputs), request.base.label)
     stack.enter_context(closing(base))
     models: dict[int, Checkpoint] = {}
     adapters: dict[int, LoraTaskVector] = {}
@@ -107,7 +110,7 @@ def _open(
             vector = LoraTaskVector(folder, operand, base=base, compute=compute, device=device)
             adapters[index] = stack.enter_context(closing(vector))
         else:
-            model = Checkpoint(folder, operand.label)
+            model = open_model(folder, operand.label)
             models[index] = stack.enter_context(closing(model))
     return _Opened(base, models, adapters, compute, device)
 

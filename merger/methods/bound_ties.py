@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -17,7 +18,7 @@ from merger.methods import averages, task_arithmetic, ties
 from merger.methods.bound import Numbers, Run
 from merger.request import Recipe
 from merger.sparsify import Cut, find_cut, kept_count, trim
-from merger.task_vector import Delta, TaskVectors
+from merger.task_vector import Delta, Question, TaskVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,10 @@ class Ties:
         kept: list[int] = []
         for term, delta in deltas.items():
             keep = self._kept_count(name, term, elements)
-            cuts[term] = find_cut(_TensorStream(delta, blocks), elements, keep)
+            cuts[term] = vectors.recall(
+                Question("cut", (term,), name, keep),
+                partial(find_cut, _TensorStream(delta, blocks), elements, keep),
+            )
             kept.append(keep)
         step = TiesStep(self._at(name, deltas, cuts), kept=tuple(kept))
         if self.recipe.parameters["tie"] != "majority":
@@ -167,7 +171,11 @@ class Ties:
         names = vectors.names(term)
         elements = sum(vectors.elements(name) for name in names)
         keep = self._kept_count(names[0], term, elements)
-        return find_cut(_TermStream(vectors, term), elements, keep), keep
+        found = vectors.recall(
+            Question("cut", (term,), "", keep),
+            partial(find_cut, _TermStream(vectors, term), elements, keep),
+        )
+        return found, keep
 
     def _kept_count(self, name: str, term: int, elements: int) -> int:
         if self.share is None:

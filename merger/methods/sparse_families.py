@@ -16,7 +16,7 @@ from merger.methods import breadcrumbs, dare, della
 from merger.methods.bound import Numbers
 from merger.random_mask import RandomMask, random_mask
 from merger.request import Recipe
-from merger.task_vector import Delta, TaskVectors
+from merger.task_vector import Delta, Question, TaskVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +156,11 @@ class Breadcrumbs:
         """Return the band of a delta."""
         blocks, elements = vectors.blocks(name), vectors.elements(name)
         removed, keep = breadcrumbs.band_counts(*self._shares(name, term), elements)
-        band = breadcrumbs.find_band(
-            lambda: (delta.block(block) for block in blocks), elements, removed, keep
+        band = vectors.recall(
+            Question("band", (term,), name, (removed, keep)),
+            lambda: breadcrumbs.find_band(
+                lambda: (delta.block(block) for block in blocks), elements, removed, keep
+            ),
         )
         return BandKeep(band, keep)
 
