@@ -10,7 +10,8 @@ alone. The way of a request, top to bottom:
     target        what is made: the base's tensors, those of a union of vocabularies, a stack
     tensor_merge  one tensor of the result
     candidates    many merges of the same operands, in memory and in place
-    resident      what stays in memory between them
+    in_place      one tensor of a merge written into a model in memory
+    resident      what stays in memory between merges
     adapter       LoRA files as a task vector
     checkpoint    model folders read piece by piece; a model as a task vector
     vocabulary    which rows the result has and where operands have them
