@@ -21,6 +21,8 @@ alone. The way of a request, top to bottom:
     task_vector   what every operand gives: one delta per tensor
     methods/      pure functions on tensors, one file per family
     sparsify      trim: exactly so many of the largest magnitudes
+    random_mask, kept_mask
+                  which elements a random drop keeps, from a counter; the same, computed once
     rounding      base + delta, one rounding
     blocks        the fixed cut of a tensor that makes results independent of threads
     adapter_output, adapter_plan, adapter_report, factorise

@@ -43,6 +43,7 @@ class Candidates:
         *,
         deltas: Deltas,
         held: Mapping[str, Holding],
+        answers: Answers,
     ) -> None:
         """Take what `open_candidates` opened; `held` tells what is in memory by operand."""
         self.held = held
@@ -50,13 +51,13 @@ class Candidates:
         self._target = target
         self._limits = limits
         self._deltas = deltas
-        self._answers: Answers = {}
+        self._answers = answers
         self._checked: set[tuple[str, str]] = set()
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of base and operands that are in memory, on the device that merges."""
-        return sum(holding.held for holding in self.held.values())
+        """Bytes of base, operands and, once DARE was asked for, its masks that are in memory."""
+        return sum(holding.held for holding in self.held.values()) + self._answers.nbytes
 
     @property
     def touched(self) -> tuple[str, ...]:
@@ -149,7 +150,7 @@ def open_candidates(
             found = resident.hold_deltas(deltas, vectors, term, compute, left)
             held[vectors.label(term)] = found
             left = _less(left, found)
-    return Candidates(request, target, limits, deltas=deltas, held=held)
+    return Candidates(request, target, limits, deltas=deltas, held=held, answers=Answers(left))
 
 
 def _less(left: int | None, holding: Holding) -> int | None:

@@ -6,9 +6,10 @@ recipe and no method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ from merger.task_vector import (
 Deltas = dict[tuple[str, str], Delta]
 """Kept deltas by the label of their operand and the name of their tensor."""
 
-Answers = dict[tuple[str, tuple[str, ...], str], tuple[Hashable, Any]]
-"""Last answers by what was asked, the operands' labels and the tensor: what it rests on, and it."""
+_Slot = tuple[str, tuple[str, ...], str]
+"""What was asked, the operands' labels, the tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,33 @@ def is_of_model(vectors: TaskVectors, term: int) -> bool:
     return bool(names) and isinstance(vectors.delta(term, names[0]), ModelDelta)
 
 
+class Answers:
+    """The last answer to every question, as far as it fits; threads may ask at once."""
+
+    __slots__ = ("_found", "_lock", "_most", "nbytes")
+
+    def __init__(self, most: int | None) -> None:
+        """Remember nothing yet, later answers of `most` bytes at most."""
+        self._found: dict[_Slot, tuple[Question, Any]] = {}
+        self._lock = Lock()
+        self._most = most
+        self.nbytes = 0
+
+    def recall(self, slot: _Slot, question: Question, find: Callable[[], Answer]) -> Answer:
+        """Return the last answer if it rests on the same numbers, else find one."""
+        known = self._found.get(slot)
+        if known is not None and known[0].given == question.given:
+            answer: Answer = known[1]
+            return answer
+        found = find()
+        with self._lock:
+            nbytes = self.nbytes + question.nbytes - (known[0].nbytes if known else 0)
+            if self._most is None or nbytes <= self._most:
+                self._found[slot] = (question, found)
+                self.nbytes = nbytes
+        return found
+
+
 class ResidentVectors(TaskVectors):
     """Terms some of whose deltas are kept, and about which the last answers are remembered."""
 
@@ -131,14 +159,7 @@ class ResidentVectors(TaskVectors):
     def recall(self, question: Question, find: Callable[[], Answer]) -> Answer:
         """Return the last answer if it rests on the same numbers, else find and remember one."""
         labels = tuple(self.label(term) for term in question.terms)
-        slot = (question.what, labels, question.tensor)
-        known = self._answers.get(slot)
-        if known is not None and known[0] == question.given:
-            answer: Answer = known[1]
-            return answer
-        found = find()
-        self._answers[slot] = (question.given, found)
-        return found
+        return self._answers.recall((question.what, labels, question.tensor), question, find)
 
 
 class ReadOnce:

@@ -80,13 +80,14 @@ class Question:
     """What a method finds out about some terms' deltas of a tensor before it merges them.
 
     `given` are the numbers that the answer depends on beside the deltas; `tensor` is empty for the
-    whole task vectors.
+    whole task vectors. `nbytes` is what the answer takes, where that is much.
     """
 
     what: str
     terms: tuple[int, ...]
     tensor: str
     given: Hashable
+    nbytes: int = 0
 
 
 class TaskVectors:
