@@ -275,6 +275,29 @@ def test_what_is_held_is_told_by_operand_in_bytes(world: World, opened: Open) ->
     assert little["adapter one@1"].held == 0
 
 
+def test_masks_are_counted_once_per_term_whatever_was_asked_before(
+    world: World, opened: Open
+) -> None:
+    one, other = (
+        merging.request_of(world.base, world.adapters, "dare_linear", density=density)
+        for density in (0.3, 0.6)
+    )
+    candidates = opened(one)
+    into = tensors_of(world.base)
+    operands = candidates.held_bytes
+    sizes = {name: tensor.numel() // 8 for name, tensor in into.items()}
+    masks = sum(
+        sizes[name.removeprefix("base_model.model.").replace(".lora_A", "")]
+        for term in world.adapters
+        for name in merging.raw_tensors(term.folder)
+        if ".lora_A" in name
+    )
+
+    for data in (one, other, one):
+        candidates.apply(request.parse(data), into)
+        assert candidates.held_bytes == operands + masks
+
+
 @pytest.mark.parametrize(
     "options",
     [
