@@ -9,6 +9,9 @@ alone. The way of a request, top to bottom:
     engine        the one loop: open, lay out, merge on threads, write in order
     target        what is made: the base's tensors, those of a union of vocabularies, a stack
     tensor_merge  one tensor of the result
+    candidates    many merges of the same operands, in memory and in place
+    in_place      one tensor of a merge written into a model in memory
+    resident      what stays in memory between merges
     adapter       LoRA files as a task vector
     checkpoint    model folders read piece by piece; a model as a task vector
     vocabulary    which rows the result has and where operands have them
@@ -18,6 +21,8 @@ alone. The way of a request, top to bottom:
     task_vector   what every operand gives: one delta per tensor
     methods/      pure functions on tensors, one file per family
     sparsify      trim: exactly so many of the largest magnitudes
+    random_mask, kept_mask
+                  which elements a random drop keeps, from a counter; the same, computed once
     rounding      base + delta, one rounding
     blocks        the fixed cut of a tensor that makes results independent of threads
     adapter_output, adapter_plan, adapter_report, factorise

@@ -34,6 +34,11 @@ class ProductDelta:
         self._right = right_RI
         self._is_matrix = is_matrix
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return self._left.nbytes + self._right.nbytes
+
     def block(self, block: Block) -> torch.Tensor:
         """Return the rows of a block of (O, R) · (R, I), flat, in the factors' dtype."""
         return torch.mm(self._left[block.first : block.last], self._right).reshape(-1)
@@ -52,6 +57,11 @@ class ExpertsDelta:
         self._left = left_EOR
         self._right = right_ERI
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return self._left.nbytes + self._right.nbytes
+
     def block(self, block: Block) -> torch.Tensor:
         """Return the products of the experts of a block, flat."""
         experts = range(block.first, block.last)
@@ -68,6 +78,11 @@ class VectorDelta:
 
     def __init__(self, values: torch.Tensor) -> None:
         self._values = values.reshape(-1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return self._values.nbytes
 
     def block(self, block: Block) -> torch.Tensor:
         """Return the elements of a block."""
@@ -104,6 +119,11 @@ class TokensDelta:
     def __init__(self, rows: torch.Tensor, indices: Sequence[int], base: Read) -> None:
         self._rows = {index: rows[number] for number, index in enumerate(indices)}
         self._base = base
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return sum(row.nbytes for row in self._rows.values())
 
     def block(self, block: Block) -> torch.Tensor:
         """Return the elements of a block."""

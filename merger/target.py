@@ -6,9 +6,10 @@ vocabularies; a stack of layers. The loop of `engine` does not know which of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,17 @@ def open_target(
     inputs: Mapping[str, Path],
     compute: torch.dtype,
     device: torch.device,
+    open_model: Callable[[Path, str], Checkpoint] | None = None,
 ) -> Target:
     """Open all inputs of a request and hold them against each other; `stack` closes them.
 
-    Raises InputError for an input that does not fit the request.
+    `open_model` opens the folder of the base and of every model, named in errors by its text; a
+    checkpoint reads them from their files. Raises InputError for an input that does not fit the
+    request.
     """
-    opened = _open(stack, request, inputs, compute, device)
+    if open_model is None:
+        open_model = partial(Checkpoint, is_pinned=device.type == "cuda")
+    opened = _open(stack, request, inputs, compute, device, open_model)
     if request.recipe.slices:
         return _stacked(opened, request.recipe)
     return _merged(opened, request.recipe)
@@ -92,9 +98,9 @@ def _open(
     inputs: Mapping[str, Path],
     compute: torch.dtype,
     device: torch.device,
+    open_model: Callable[[Path, str], Checkpoint],
 ) -> _Opened:
-    is_pinned = device.type == "cuda"
-    base = Checkpoint(_folder(request.base, inputs), request.base.label, is_pinned=is_pinned)
+    base = open_model(_folder(request.base, inputs), request.base.label)
     stack.enter_context(closing(base))
     values = Values(base, compute, device)
     models: dict[int, Checkpoint] = {}
@@ -106,7 +112,7 @@ def _open(
             vector = LoraTaskVector(folder, operand, base=base, values=values)
             adapters[index] = stack.enter_context(closing(vector))
         else:
-            model = Checkpoint(folder, operand.label, is_pinned=is_pinned)
+            model = open_model(folder, operand.label)
             models[index] = stack.enter_context(closing(model))
     return _Opened(base, models, adapters, values)
 

@@ -5,10 +5,10 @@ Knows neither files nor methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -88,6 +88,24 @@ class DeltaBlocks:
         return self.delta.block(self.blocks[index])
 
 
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a method finds out about some terms' deltas of a tensor before it merges them.
+
+    `given` are the numbers that the answer depends on beside the deltas; `tensor` is empty for the
+    whole task vectors. `nbytes` is what the answer takes, where that is much.
+    """
+
+    what: str
+    terms: tuple[int, ...]
+    tensor: str
+    given: Hashable
+    nbytes: int = 0
+
+
 class TaskVectors:
     """All terms of a recipe against one base: who has which tensor, in the order of the terms."""
 
@@ -107,6 +125,10 @@ class TaskVectors:
     def __len__(self) -> int:
         """Return the number of terms of the recipe."""
         return len(self._vectors)
+
+    def __getitem__(self, term: int) -> TaskVector:
+        """Return the task vector of a term."""
+        return self._vectors[term]
 
     @property
     def touched(self) -> tuple[str, ...]:
@@ -152,7 +174,11 @@ class TaskVectors:
     def deltas(self, name: str) -> dict[int, Delta]:
         """Return the deltas of a tensor by the index of the term, for the terms that have it."""
         return {
-            term: vector.delta(name)
+            term: self.delta(term, name)
             for term, vector in enumerate(self._vectors)
             if name in vector.names
         }
+
+    def recall(self, _question: Question, find: Callable[[], Answer]) -> Answer:
+        """Return what `find` finds; who is merged again and again may know it (`resident`)."""
+        return find()

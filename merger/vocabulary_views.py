@@ -152,7 +152,9 @@ class Replaced:
         """Return the elements of a block, flat; of the vocabulary in float32, which holds all."""
         if name not in self._vocabulary.tensors:
             return self._model.read_block(name, block)
-        rows = self._base.read_block(name, block).to(torch.float32).reshape(-1, block.columns)
+        # A copy: what is read may be kept in memory by whoever reads it again.
+        read = self._base.read_block(name, block).to(torch.float32, copy=True)
+        rows = read.reshape(-1, block.columns)
         place = self._place[block.first : block.last]
         has = place != LACKS
         rows[has] = _read_rows(self._model, name, place[has]).to(torch.float32)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 import schemas
@@ -19,9 +20,11 @@ from merger.methods import ties
 from merger.selection import find_cut
 from merger.sparsify import kept_count, trim
 from tests import merging, tiny
+from tests.conftest import Repository
 from tests.merging import TermOf
 
 PAGE = Path(__file__).parents[1] / "docs/methods.md"
+CANDIDATES = Path(__file__).parents[1] / "docs/candidates.md"
 START, END = "<!-- made by `python -m tests.test_docs`", "<!-- end of what is made -->"
 
 
@@ -142,6 +145,22 @@ def _folder(folder: Path, tensors: Mapping[str, Any]) -> Path:
     folder.mkdir()
     tiny.write_safetensors(folder / "model.safetensors", tensors)
     return folder
+
+
+def test_the_example_of_candidates_prints_what_the_page_says(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = CANDIDATES.read_text("utf-8").partition("```python\n")[2]
+    code, _, after = section.partition("```\n")
+    shown = [line.strip() for line in after.partition("\n## ")[0].splitlines() if line]
+    assert repository.run("sync", "trimmed").code == 0
+    monkeypatch.chdir(repository.root)
+    threads = torch.get_num_threads()
+
+    exec(compile(code, "candidates.md", "exec"), {"__name__": "example"})
+    torch.set_num_threads(threads)
+
+    assert capsys.readouterr().out.splitlines() == shown
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from merger.methods.gram import Array, gram_matrices, granularity_at
 from merger.methods.spherical import Combination
 from merger.methods.task_arithmetic import WeightError
 from merger.request import Recipe
-from merger.task_vector import Delta, TaskVectors
+from merger.task_vector import Delta, Question, TaskVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,10 @@ class Spherical:
         base = vectors.base(name) if self._is_of_models else None
         if base is not None:
             operands.append(base)
-        grams = gram_matrices(operands, vectors.blocks(name), granularity)
+        grams = vectors.recall(
+            Question("gram", tuple(range(len(vectors))), name, (granularity, len(operands))),
+            lambda: tuple(gram_matrices(operands, vectors.blocks(name), granularity)),
+        )
         found = [self._combination(name, gram) for gram in grams]
         factors, more = _joined(found, len(vectors))
         return CombinationStep(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -18,7 +19,7 @@ from merger.methods.bound import Numbers, Run
 from merger.request import Recipe
 from merger.selection import Cut, find_cut
 from merger.sparsify import kept_count, trim
-from merger.task_vector import Delta, DeltaBlocks, TaskVectors
+from merger.task_vector import Delta, DeltaBlocks, Question, TaskVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,10 @@ class Ties:
         kept: list[int] = []
         for term, delta in deltas.items():
             keep = self._kept_count(name, term, elements)
-            cuts[term] = find_cut(DeltaBlocks(delta, blocks), elements, keep)
+            cuts[term] = vectors.recall(
+                Question("cut", (term,), name, keep),
+                partial(find_cut, DeltaBlocks(delta, blocks), elements, keep),
+            )
             kept.append(keep)
         step = TiesStep(self._at(name, deltas, cuts), kept=tuple(kept))
         if self.recipe.parameters["tie"] != "majority":
@@ -168,7 +172,11 @@ class Ties:
         names = vectors.names(term)
         elements = sum(vectors.elements(name) for name in names)
         keep = self._kept_count(names[0], term, elements)
-        return find_cut(_TermBlocks.of(vectors, term), elements, keep), keep
+        found = vectors.recall(
+            Question("cut", (term,), "", keep),
+            partial(find_cut, _TermBlocks.of(vectors, term), elements, keep),
+        )
+        return found, keep
 
     def _kept_count(self, name: str, term: int, elements: int) -> int:
         if self.share is None:

@@ -7,23 +7,25 @@ sparsifiers is in `bound_sparse`. Knows no file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from merger.blocks import Block
 from merger.errors import InputError
+from merger.kept_mask import ELEMENTS_OF_A_BYTE, KeptMask
 from merger.methods import breadcrumbs, dare, della
 from merger.methods.bound import Numbers
 from merger.random_mask import RandomMask, random_mask
 from merger.request import Recipe
-from merger.task_vector import Delta, DeltaBlocks, TaskVectors
+from merger.task_vector import Delta, DeltaBlocks, Question, TaskVectors
 
 
 @dataclass(frozen=True, slots=True)
 class RandomDrop:
     """DARE of one delta."""
 
-    mask: RandomMask
+    mask: KeptMask
     density: float
     rescale: bool
     kept: int
@@ -32,7 +34,7 @@ class RandomDrop:
         """Return the block of τ, dropped and rescaled."""
         if self.density == 1.0:
             return tau
-        kept = torch.from_numpy(self.mask.kept(self.density, block.start, block.stop))
+        kept = torch.from_numpy(self.mask.kept(block.start, block.stop))
         return dare.drop(tau, kept.to(tau.device), self.density, rescale=self.rescale)
 
 
@@ -52,8 +54,14 @@ class Dare:
     def sparsifier(self, vectors: TaskVectors, term: int, name: str, delta: Delta) -> RandomDrop:
         """Return the drop of a delta."""
         density = self._numbers.number("density", name, term)
-        mask = random_mask(self._seed, vectors.digest(term), name)
-        kept = round(density * vectors.elements(name))
+        elements = vectors.elements(name)
+        mask = vectors.recall(
+            Question(
+                "mask", (term,), name, (self._seed, density), nbytes=elements // ELEMENTS_OF_A_BYTE
+            ),
+            lambda: KeptMask(random_mask(self._seed, vectors.digest(term), name), density),
+        )
+        kept = round(density * elements)
         return RandomDrop(mask, density, self._numbers.choice("rescale"), kept)
 
 
@@ -156,7 +164,10 @@ class Breadcrumbs:
         """Return the band of a delta."""
         blocks, elements = vectors.blocks(name), vectors.elements(name)
         removed, keep = breadcrumbs.band_counts(*self._shares(name, term), elements)
-        band = breadcrumbs.find_band(DeltaBlocks(delta, blocks), elements, removed, keep)
+        band = vectors.recall(
+            Question("band", (term,), name, (removed, keep)),
+            partial(breadcrumbs.find_band, DeltaBlocks(delta, blocks), elements, removed, keep),
+        )
         return BandKeep(band, keep)
 
     def _shares(self, name: str, term: int) -> tuple[float, float]:
