@@ -114,8 +114,10 @@ def _merges(results: Results) -> Iterator[Row]:
     for case in CASES:
         ours = results.of(key_of(shape, case.key))
         if ours:
-            peers = list(_beside_peers(results, shape, case, cost(ours)))
-            yield from peers or [Row(f"{case.title}, {name_of(shape)}", cost(ours))]
+            alone = Row(f"{case.title}, {name_of(shape)}", cost(ours))
+            first, *others = list(_beside_peers(results, shape, case, cost(ours))) or [alone]
+            yield replace(first, checks=(*first.checks, _peak_check(ours)))
+            yield from others
     if copied := results.of(key_of(shape, "cp")):
         yield Row(f"cp of the base, {name_of(shape)}", cost(copied))
     if start:
@@ -171,11 +173,9 @@ def _memory(results: Results) -> Iterator[Row]:
             kind = "adapters" if case.terms[0].startswith("ad") else "fine-tunes"
             title = f"{case.key} of {len(case.terms)} {kind}, {name_of(shape)}"
             yield Row(title, cost(ours), checks=(_peak_check(ours),))
-    titled = [(shape, case) for case in CASES]
-    titled += [(one, merges.DENSE) for one in (SMALL, DENSE)]
-    for one, case in titled:
-        if ours := results.of(key_of(one, case.key)):
-            title = f"{case.title}, {name_of(one)}, memory"
+    for one in (SMALL, DENSE):
+        if ours := results.of(key_of(one, merges.DENSE.key)):
+            title = f"{merges.DENSE.title}, {name_of(one)}"
             yield Row(title, cost(ours), checks=(_peak_check(ours),))
     for case in SCALED:
         found = peaks_by_layers(results, case.key)
