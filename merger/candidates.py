@@ -23,7 +23,7 @@ from merger.methods import bind
 from merger.request import BuildRequest
 from merger.resident import Answers, Deltas, Holding, ResidentCheckpoint, ResidentVectors
 from merger.target import Target, open_target
-from merger.tensor_merge import HELD_BYTES, Merging
+from merger.tensor_merge import Merging
 from schemas.schedule import count_layers
 
 
@@ -109,9 +109,8 @@ class Candidates:
         )
         base = self._target.base
         method = bind(request.recipe, count_layers(base.tensors))
-        memory = self._limits.memory_bytes
-        again = HELD_BYTES if memory is None else min(HELD_BYTES, memory // 4)
-        return Merging(base, vectors, method, _compute(request), again, self._limits.device)
+        limits = self._limits
+        return Merging(base, vectors, method, _compute(request), limits.held_bytes, limits.device)
 
 
 def open_candidates(

@@ -44,7 +44,7 @@ _LOG = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 
-_IN_FLIGHT_BYTES = 192 << 20  # of finished and unfinished tensors that wait to be written
+_IN_FLIGHT_BYTES = 192 << 20  # of finished and unfinished pieces that wait to be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,22 @@ class Limits:
     device: torch.device
     threads: int
     memory_bytes: int | None = None
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes of results that may wait to be written."""
+        return min(_IN_FLIGHT_BYTES, (self.memory_bytes or _IN_FLIGHT_BYTES) // 2)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of deltas that may be kept of one tensor, where its method reads them again."""
+        # So many tensors are prepared and not merged yet; half of the budget is for them.
+        tensors = 2 * self.threads + 1
+        return (
+            HELD_BYTES
+            if self.memory_bytes is None
+            else min(HELD_BYTES, self.memory_bytes // 2 // tensors)
+        )
 
 
 def build(
@@ -100,10 +116,11 @@ def build(
         pool = stack.enter_context(pools.threads(limits.threads, limits.device))
         _LOG.info("merging %d of %d tensors", len(vectors.touched), len(base.tensors))
         method.survey(vectors, pool.map)
-        ahead = min(_IN_FLIGHT_BYTES, (limits.memory_bytes or _IN_FLIGHT_BYTES) // 2)
         entries = [entry for shard in rest.shards for entry in shard.entries]
         work = in_pieces(merging, entries, ahead=limits.threads)
-        merged = pools.Lane(pool, limits.threads, ahead).in_order(lambda one: one.make(), work)
+        merged = pools.Lane(pool, limits.threads, limits.in_flight_bytes).in_order(
+            lambda one: one.make(), work
+        )
         tallies = _write_weights(writer, rest, merged, progress)
         _write_rest(writer, layout, request, target)
         kept = method.kept()
@@ -123,9 +140,8 @@ def open_merging(
     target = open_target(stack, request, inputs, compute, limits.device)
     method = bind(request.recipe, count_layers(target.base.tensors))
     method.check(target.vectors.touched)
-    held = min(HELD_BYTES, (limits.memory_bytes or HELD_BYTES) // 4)
-    merging = Merging(target.base, target.vectors, method, compute, held, limits.device)
-    return target, merging
+    held, device = limits.held_bytes, limits.device
+    return target, Merging(target.base, target.vectors, method, compute, held, device)
 
 
 def _build_adapter(
@@ -138,8 +154,7 @@ def _build_adapter(
 ) -> Built:
     with ArtifactWriter(output) as writer, pools.threads(limits.threads, limits.device) as pool:
         merging.method.survey(merging.vectors, pool.map)
-        ahead = min(_IN_FLIGHT_BYTES, (limits.memory_bytes or _IN_FLIGHT_BYTES) // 2)
-        lane = pools.Lane(pool, limits.threads, ahead)
+        lane = pools.Lane(pool, limits.threads, limits.in_flight_bytes)
         figures = adapter_output.write(request, merging, target.source, writer, lane, progress)
     return _built(writer, figures)
 
