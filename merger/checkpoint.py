@@ -191,8 +191,10 @@ class ModelDelta:
 
     def block(self, block: Block) -> torch.Tensor:
         """Return θ - base of a block, flat, in the compute dtype on the device."""
-        values = self._base.convert(self._model.read_block(self._name, block))
-        return values - self._base.read(self._name, block)
+        stored = self._model.read_block(self._name, block)
+        values, base = self._base.convert(stored), self._base.read(self._name, block)
+        # What was not converted may belong to whoever keeps the model in memory.
+        return values - base if values is stored else values.sub_(base)
 
     def factors(self) -> None:
         """Know no factors."""

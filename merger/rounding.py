@@ -6,27 +6,52 @@ import torch
 
 
 def apply_delta(base: torch.Tensor, delta: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return base + delta in `dtype`, flat (n,), not in place.
+    """Return base + delta in `dtype`, flat (n,), not in place; rounded once, to nearest even."""
+    return round_to(add_delta(base, delta), dtype)
 
-    `base` has any float dtype that holds its values, `delta` the compute dtype, in which they are
-    added; the sum is rounded once, to nearest even. Where the delta is 0 the base's value is kept,
-    -0.0 too.
+
+def add_delta(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """Return base + delta in the compute dtype, which delta has, flat (n,), not in place.
+
+    `base` has any float dtype that holds its values. Where the delta is 0 the base's value is
+    kept, -0.0 too.
     """
     # 0 - δ is -δ, and +0.0 where δ is either zero. Taking that away adds δ, and changes no base
     # where there is nothing to add; adding 0.0 would turn -0.0 into 0.0.
     negated = torch.rsub(delta, 0)
-    return round_to(torch.sub(base.to(delta.dtype), negated, out=negated), dtype)
+    return torch.sub(base.to(delta.dtype), negated, out=negated)
+
+
+def fits(values: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Return whether all values of a flat tensor are finite once they are rounded to `dtype`."""
+    if values.numel() == 0:
+        return True
+    # Rounding keeps the order, so the ends tell of all; one that is no number is both of them.
+    return bool(torch.isfinite(round_to(torch.stack(torch.aminmax(values)), dtype)).all())
 
 
 def round_to(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return float32 or float64 values rounded once, to nearest even, to a float type.
+    """Return float32 or float64 values rounded once, to nearest even, to a float type."""
+    return _to_be_rounded(values, dtype).to(dtype)
+
+
+def round_into(values: torch.Tensor, written: torch.Tensor) -> None:
+    """Write float32 or float64 values, rounded once, to nearest even, into a tensor of (n,).
+
+    From a GPU they are on their way into pinned memory when this returns.
+    """
+    written.copy_(_to_be_rounded(values, written.dtype), non_blocking=True)
+
+
+def _to_be_rounded(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return values that torch rounds to `dtype` as if it rounded once.
 
     torch goes from float64 to bfloat16 and float16 by way of float32 and so rounds twice. Rounding
     to odd in between (Boldo and Melquiond 2008) makes the second rounding the only one that shows.
     """
     if values.dtype == torch.float64 and dtype in (torch.bfloat16, torch.float16):
-        return _to_odd_float32(values).to(dtype)
-    return values.to(dtype)
+        return _to_odd_float32(values)
+    return values
 
 
 def _to_odd_float32(values: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from merger.checkpoint import DTYPES, Model
 from merger.errors import InputError
 from merger.methods.bound import Method, Step
 from merger.pools import CPU, wait_for
-from merger.rounding import apply_delta, is_finite, round_to
+from merger.rounding import add_delta, fits, is_finite, round_into, round_to
 from merger.statistics import TensorTally
 from merger.task_vector import Delta, HeldDelta, TaskVectors
 
@@ -74,10 +74,10 @@ class Merging:
         base = self.vectors.base(prepared.name)
 
         def add(block: Block, delta: torch.Tensor) -> None:
-            result = apply_delta(base.block(block), delta, written.dtype)
-            if not is_finite(result):
+            result = add_delta(base.block(block), delta)
+            if not fits(result, written.dtype):
                 raise self._non_finite(prepared.name, dtype)
-            written[block.start - start : block.stop - start].copy_(result, non_blocking=True)
+            round_into(result, written[block.start - start : block.stop - start])
 
         tally = self._each(prepared, blocks, add)
         wait_for(self.device)

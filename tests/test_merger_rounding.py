@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merger.rounding import apply_delta, is_finite, round_to
+from merger.rounding import apply_delta, fits, is_finite, round_to
 
 BFLOAT16_BITS = 8  # of a significand, the hidden one too
 
@@ -108,3 +108,22 @@ def test_one_bad_value_is_found_wherever_it_stands(dtype: torch.dtype, bad: floa
         values[position] = bad
         assert not is_finite(values)
     assert is_finite(torch.zeros(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("compute", [torch.float32, torch.float64])
+def test_values_fit_if_all_of_them_are_finite_once_rounded(
+    dtype: torch.dtype, compute: torch.dtype
+) -> None:
+    largest = torch.finfo(dtype).max
+    ends = [largest, -largest, 0.0]
+    # The next number that the type would have, and what still rounds to the largest.
+    step = torch.tensor(largest, dtype=torch.float64) * torch.finfo(dtype).eps / 2
+    beyond, just = float(largest + step), float(largest + step / 4)
+
+    assert fits(torch.tensor(ends, dtype=compute), dtype)
+    assert fits(torch.zeros(0, dtype=compute), dtype)
+    if compute == torch.float64 or dtype != torch.float32:
+        assert fits(torch.tensor([just, -just], dtype=compute), dtype)
+    for wrong in (beyond, -beyond, float("inf"), -float("inf"), float("nan")):
+        assert not fits(torch.tensor([0.0, wrong, 1.0], dtype=compute), dtype)
