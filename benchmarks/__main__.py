@@ -8,6 +8,7 @@ they come. Run from the root of the repository on a quiet machine with Linux, tw
 from __future__ import annotations
 
 import argparse
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,12 @@ def _measured(given: argparse.Namespace, names: list[str]) -> Results:
         has_peers="peers" in names,
         results=results,
     )
-    parts.run(session, [name for name in parts.PARTS if name in names])
+    with (FOLDER / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Refused(f"{FOLDER}: another run is under way") from error
+        parts.run(session, [name for name in parts.PARTS if name in names])
     say(f"samples in {given.output}")
     return results
 

@@ -13,7 +13,7 @@ from benchmarks import commands, merges, sharing
 from benchmarks.measure import Sample, Spread, spread
 from benchmarks.merges import CASES, REAL, Case, every_method
 from benchmarks.models import MOST_LAYERS, Shape, name_of, shape_of
-from benchmarks.parts import DENSE, LAYERS, SCALED, SMALL, key_of
+from benchmarks.parts import DENSE, LAYERS, SCALED, key_of
 from benchmarks.session import Results
 
 MOST_PEAK_BYTES = 1.2e9
@@ -173,10 +173,9 @@ def _memory(results: Results) -> Iterator[Row]:
             kind = "adapters" if case.terms[0].startswith("ad") else "fine-tunes"
             title = f"{case.key} of {len(case.terms)} {kind}, {name_of(shape)}"
             yield Row(title, cost(ours), checks=(_peak_check(ours),))
-    for one in (SMALL, DENSE):
-        if ours := results.of(key_of(one, merges.DENSE.key)):
-            title = f"{merges.DENSE.title}, {name_of(one)}"
-            yield Row(title, cost(ours), checks=(_peak_check(ours),))
+    if ours := results.of(key_of(DENSE, merges.DENSE.key)):
+        title = f"{merges.DENSE.title}, {name_of(DENSE)}"
+        yield Row(title, cost(ours), checks=(_peak_check(ours),))
     for case in SCALED:
         found = peaks_by_layers(results, case.key)
         if len(found) > 1:

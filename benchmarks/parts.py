@@ -37,6 +37,7 @@ SCALED = tuple(case for case in CASES if case.key in ("task_arithmetic", "ties")
 
 def run(session: Session, names: Iterable[str]) -> None:
     """Measure the named parts; what they share is measured once."""
+    merges.import_torch()  # once for nothing: the first reads it from disk
     session.measure("import-torch", merges.import_torch)
     for name in names:
         say(f"part {name}")
@@ -87,8 +88,8 @@ def _memory(session: Session) -> None:
     inputs = _inputs(session, session.shape)
     for case in merges.every_method():
         _ours(session, session.shape, inputs, case, runs=1)
-    shape = SMALL if session.is_quick else DENSE
-    _ours(session, shape, _inputs(session, shape), merges.DENSE, runs=1)
+    if not session.is_quick:
+        _ours(session, DENSE, _inputs(session, DENSE), merges.DENSE, runs=1)
 
 
 def _scaling(session: Session) -> None:

@@ -33,7 +33,8 @@ class Lines:
     x: str
     y: str
     lines: Mapping[str, Sequence[tuple[float, float]]]
-    is_logarithmic: bool = False
+    logarithmic: str = ""
+    """Which axes are: x, y, xy or none."""
 
 
 def draw(results: Results) -> dict[str, bytes]:
@@ -53,7 +54,7 @@ def _by_terms(results: Results) -> Lines:
         keys = {n: key_of(SMALL, of_terms(case, n).key, who) for n in TERMS}
         lines[f"{case.method}, {_TOOLS[who]}"] = _points(results, keys)
     title = f"CPU seconds by number of fine-tunes, {name_of(SMALL)}"
-    return Lines(title, "terms", "CPU s", _drawn(lines))
+    return Lines(title, "terms", "CPU s", _drawn(lines), logarithmic="y")
 
 
 def _by_size(results: Results) -> Lines:
@@ -63,7 +64,7 @@ def _by_size(results: Results) -> Lines:
         keys = {one.parameters / 1e9: key_of(one, case.key, who) for one in shapes}
         lines[f"{case.method}, {_TOOLS[who]}"] = _points(results, keys)
     title = "CPU seconds by size, three fine-tunes"
-    return Lines(title, "parameters, billions", "CPU s", _drawn(lines), is_logarithmic=True)
+    return Lines(title, "parameters, billions", "CPU s", _drawn(lines), logarithmic="xy")
 
 
 def _by_layers(results: Results) -> Lines:
@@ -89,7 +90,7 @@ def _by_specs(results: Results) -> Lines:
         for name, prefix in named.items()
     }
     title = "CPU seconds by number of models in the catalog"
-    return Lines(title, "models", "CPU s", _drawn(lines), is_logarithmic=True)
+    return Lines(title, "models", "CPU s", _drawn(lines), logarithmic="xy")
 
 
 def _points(results: Results, keys: Mapping[Any, str]) -> list[tuple[float, float]]:
@@ -116,8 +117,9 @@ def _svg(plot: Lines) -> bytes:
         for place, (name, points) in enumerate(plot.lines.items()):
             xs, ys = zip(*points, strict=True)
             axes.plot(xs, ys, color=_COLOURS[place], marker=_MARKERS[place], label=name)
-        if plot.is_logarithmic:
+        if "x" in plot.logarithmic:
             axes.set_xscale("log")
+        if "y" in plot.logarithmic:
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)

@@ -52,7 +52,8 @@ def measure_all(session: Session) -> None:
 
 
 def _clone(folder: Path, count: int) -> None:
-    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    quiet = ["-c", "advice.detachedHead=false", "clone", "--quiet"]
+    subprocess.run(["git", *quiet, ROOT, folder], check=True)
     base = next((ROOT / "catalog" / "bases").iterdir())
     shutil.copytree(
         base / "weights", folder / base.relative_to(ROOT) / "weights", dirs_exist_ok=True
