@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from merger.blocks import Block
@@ -59,15 +61,15 @@ class TensorFile:
         info = self.tensors[name]
         size = ITEM_BYTES[info.dtype]
         raw = torch.empty((stop - start) * size, dtype=torch.uint8, pin_memory=self._is_pinned)
-        self._fill(raw.numpy().data, info.start + start * size)
+        self._fill(raw.numpy(), info.start + start * size)
         return raw
 
-    def _fill(self, view: memoryview, offset: int) -> None:
+    def _fill(self, bytes_: npt.NDArray[np.uint8], offset: int) -> None:
         done = 0
-        while done < len(view):
-            count = os.preadv(self._descriptor, [view[done:]], offset + done)
+        while done < len(bytes_):
+            count = os.preadv(self._descriptor, [bytes_[done:].data], offset + done)
             if count == 0:
-                msg = f"{self.path.name}: expected {len(view) - done} more bytes, found none"
+                msg = f"{self.path.name}: expected {len(bytes_) - done} more bytes, found none"
                 raise InputError(msg)
             done += count
 
@@ -176,6 +178,8 @@ class Values:
 
     def convert(self, stored: torch.Tensor) -> torch.Tensor:
         """Return stored values in the compute dtype on the device; half the bytes travel."""
+        if self.device.type == "cpu":
+            return stored.to(self.compute)
         return stored.to(self.device, non_blocking=True).to(self.compute)
 
 

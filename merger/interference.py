@@ -33,7 +33,8 @@ from typing import Any
 
 import torch
 
-from merger.statistics import cosines, dot, figure, share, signs
+from merger import marks
+from merger.statistics import cosines, dot, figure, share
 
 _LOG_OF_NOTHING = -200.0  # log(1 - density) for a density of 1: its exponential is 0 in float32
 
@@ -148,7 +149,7 @@ class TensorSums:
         Only where a value is 0 counts: before some elections it has no weight yet, so no sign.
         """
         pairs = zip(block.signs, values, strict=True)
-        self._local.realised += signs([sign * (value != 0) for sign, value in pairs])[1]
+        self._local.realised += marks.count_signs([sign * (value != 0) for sign, value in pairs])[1]
 
     def norms(self) -> list[float]:
         """Return ‖τᵢ‖ of these terms; not finite if a value is not."""

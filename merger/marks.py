@@ -7,6 +7,8 @@ uint8: they can be added, joined by `|` and `&`, and turned into floats cheaply.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -35,18 +37,34 @@ def equal(values: torch.Tensor, number: float) -> Marks:
     return (values == number).view(torch.uint8)
 
 
-def nonzero(values: torch.Tensor) -> Marks:
-    """Mark the values (n,) that are not zero, those that are no number too."""
-    if values.device.type == "cpu":
-        return _bytes(np.not_equal(values.numpy(), 0))
-    return (values != 0).view(torch.uint8)
-
-
 def count(marks: Marks) -> int:
     """Return how many elements are marked."""
     if marks.device.type == "cpu":
         return int(np.count_nonzero(marks.numpy()))
     return int(torch.count_nonzero(marks))
+
+
+def count_nonzero(values: torch.Tensor) -> int:
+    """Return how many values (n,) are not zero; one that is no number is not."""
+    if values.device.type == "cpu":
+        return int(np.count_nonzero(values.numpy() != 0))
+    return int(torch.count_nonzero(values))
+
+
+def count_signs(values: Sequence[torch.Tensor]) -> tuple[int, int]:
+    """Count the elements of N ≥ 1 tensors (n,) with any value, and those with both signs."""
+    if values[0].device.type == "cpu":
+        arrays = [value.numpy() for value in values]
+        positive, negative = arrays[0] > 0, arrays[0] < 0
+        for array in arrays[1:]:
+            positive |= array > 0
+            negative |= array < 0
+        both = int(np.count_nonzero(positive & negative))
+        positive |= negative
+        return int(np.count_nonzero(positive)), both
+    stacked = torch.stack(list(values))
+    is_positive, is_negative = (stacked > 0).any(0), (stacked < 0).any(0)
+    return int((is_positive | is_negative).sum()), int((is_positive & is_negative).sum())
 
 
 def select(values: torch.Tensor, marks: Marks) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import frexp, ldexp
+
 import torch
 
 
@@ -26,8 +28,11 @@ def fits(values: torch.Tensor, dtype: torch.dtype) -> bool:
     """Return whether all values of a flat tensor are finite once they are rounded to `dtype`."""
     if values.numel() == 0:
         return True
-    # Rounding keeps the order, so the ends tell of all; one that is no number is both of them.
-    return bool(torch.isfinite(round_to(torch.stack(torch.aminmax(values)), dtype)).all())
+    known = torch.finfo(dtype)
+    # Half a step beyond the largest number of the type rounds to even: to infinity.
+    beyond = known.max + ldexp(known.eps, frexp(known.max)[1] - 2)
+    low, high = torch.aminmax(values)
+    return -beyond < float(low) and float(high) < beyond
 
 
 def round_to(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

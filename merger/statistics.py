@@ -54,8 +54,8 @@ class TensorTally:
             products = [a + b for a, b in zip(self.products, products, strict=True)]
         self.products = products
         self.squares += dot(delta, delta)
-        self.nonzero += marks.count(marks.nonzero(delta))
-        reached, conflicts = signs(values)
+        self.nonzero += marks.count_nonzero(delta)
+        reached, conflicts = marks.count_signs(values)
         self.reached += reached
         self.conflicts += conflicts
 
@@ -87,15 +87,6 @@ def dot(left: torch.Tensor, right: torch.Tensor) -> float:
         return product
     # A square beyond float32; the sum is still a number in float64 if the values are.
     return float(torch.dot(left.double(), right.double()))
-
-
-def signs(values: Sequence[torch.Tensor]) -> tuple[int, int]:
-    """Count the elements with any value, and those with values of both signs."""
-    positive, negative = marks.above(values[0]), marks.below(values[0])
-    for value in values[1:]:
-        positive |= marks.above(value)
-        negative |= marks.below(value)
-    return marks.count(positive | negative), marks.count(positive & negative)
 
 
 def summarize(
