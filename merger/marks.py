@@ -45,7 +45,7 @@ def count(marks: Marks) -> int:
 
 
 def count_nonzero(values: torch.Tensor) -> int:
-    """Return how many values (n,) are not zero; one that is no number is not."""
+    """Return how many values (n,) are not zero; what is no number is not zero."""
     if values.device.type == "cpu":
         return int(np.count_nonzero(values.numpy() != 0))
     return int(torch.count_nonzero(values))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from merger.blocks import Block
 from merger.kept_mask import KeptMask
 from merger.random_mask import RandomMask, random_mask
 from tests.reference.philox import WORD, key_of, philox, word
@@ -126,7 +127,8 @@ def test_neighbours_in_a_mask_and_masks_of_two_operands_are_independent() -> Non
 
 def test_a_kept_mask_gives_the_same_elements_every_time() -> None:
     mask = random_mask(7, "sha256:" + "a" * 64, "w")
-    kept = KeptMask(mask, 0.3)
+    first, second, last = Block(0, 91, 11), Block(91, 92, 11), Block(92, 93, 11)
+    kept = KeptMask(mask, 0.3, (first, second, last))
 
-    for start, stop in ((0, 1001), (1001, 1004), (0, 1001), (1001, 1004), (5, 5)):
-        assert kept.kept(start, stop).tolist() == mask.kept(0.3, start, stop).tolist()
+    for block in (first, second, first, last, second, last):
+        assert kept.kept(block).tolist() == mask.kept(0.3, block.start, block.stop).tolist()

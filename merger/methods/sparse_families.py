@@ -34,7 +34,7 @@ class RandomDrop:
         """Return the block of τ, dropped and rescaled."""
         if self.density == 1.0:
             return tau
-        kept = torch.from_numpy(self.mask.kept(block.start, block.stop))
+        kept = torch.from_numpy(self.mask.kept(block))
         return dare.drop(tau, kept.to(tau.device), self.density, rescale=self.rescale)
 
 
@@ -59,10 +59,14 @@ class Dare:
             Question(
                 "mask", (term,), name, (self._seed, density), nbytes=elements // ELEMENTS_OF_A_BYTE
             ),
-            lambda: KeptMask(random_mask(self._seed, vectors.digest(term), name), density),
+            lambda: self._mask(vectors, term, name, density),
         )
         kept = round(density * elements)
         return RandomDrop(mask, density, self._numbers.choice("rescale"), kept)
+
+    def _mask(self, vectors: TaskVectors, term: int, name: str, density: float) -> KeptMask:
+        mask = random_mask(self._seed, vectors.digest(term), name)
+        return KeptMask(mask, density, vectors.blocks(name))
 
 
 @dataclass(frozen=True, slots=True)
