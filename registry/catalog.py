@@ -6,7 +6,7 @@ All problems of all files are collected; nothing is returned half-checked. Knows
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from registry.errors import InvalidCatalog, Problem
 from registry.index import Index
 from registry.source import Source
 from registry.spec import Catalog, Gate, Ingredient, MergeSpec, Settings, Suite, Term
+from registry.sweep import SweptTree
 from registry.tree import Entry, Tree
 from schemas.digest import FileHash
 from schemas.stack import Slice
@@ -36,6 +37,7 @@ _ALLOWED = re.compile(
     r"|catalog/(bases/[^/]+|adapters/[^/]+/[^/]+|checkpoints/[^/]+/[^/]+)/weights\.dvc"
     r"|(.*/)?(README\.md|\.[^/]+)"
 )
+_SOME = Settings("none")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
 
 
@@ -70,10 +72,44 @@ def load(
 
     `is_ignored` answers which unexpected paths Git ignores. Raises InvalidCatalog.
     """
-    entries = {entry.path: entry for entry in tree.entries()}
-    state = _Loading(tree, index, entries)
-    documents_found = _sort_files(state, is_ignored)
-    for kind, entry, match in documents_found:
+    state = _Loading(tree, index, {entry.path: entry for entry in tree.entries()})
+    return _checked(state, _read_files(state, is_ignored))
+
+
+def load_part(
+    tree: SweptTree,
+    index: Index,
+    choose: Callable[[Catalog], Collection[str]],
+    *,
+    is_ignored: Callable[[list[str]], set[str]],
+) -> tuple[Loaded, Collection[str]]:
+    """Return all of a catalog but its merges, and of these the chosen with what they are made of.
+
+    `choose` names merges by what else there is; only those are checked. The others are taken for
+    what they were. Raises InvalidCatalog with some of the problems only.
+    """
+    state = _Loading(tree, index, {entry.path: entry for entry in tree.entries()})
+    files = _read_files(state, is_ignored)
+    chosen = choose(Catalog(_SOME, state.ingredients, {}, state.suites))
+    for name in chosen:
+        _read_merge(state, tree.found.spec(name))
+    upstream = {name for spec in state.merges.values() for name in spec.upstream}
+    for name in upstream - state.merges.keys():
+        if name in tree.found.specs:
+            _read_merge(state, tree.found.spec(name))
+    return _checked(state, files + len(tree.found.specs), set(chosen)), chosen
+
+
+def _read_merge(state: _Loading, entry: Entry) -> None:
+    kind, match = _kind_by_path(entry.path)
+    assert match is not None
+    _read(state, kind, entry, match)
+
+
+def _read_files(state: _Loading, is_ignored: Callable[[list[str]], set[str]]) -> int:
+    """Read every document among the entries and return how many there are."""
+    found = _sort_files(state, is_ignored)
+    for kind, entry, match in found:
         _read(state, kind, entry, match)
     if state.settings is None and not any(
         p.file == "catalog/registry.yaml" for p in state.problems
@@ -82,11 +118,14 @@ def load(
         state.problems.append(
             Problem("catalog/registry.yaml", 0, 0, "", "expected this file, found none", hint)
         )
-    settings = state.settings or Settings("none")
-    catalog = Catalog(settings, state.ingredients, state.merges, state.suites)
+    return len(found)
+
+
+def _checked(state: _Loading, files: int, only: Collection[str] | None = None) -> Loaded:
+    """Return what was read after the cross-checks, those of merges only for `only`."""
+    catalog = Catalog(state.settings or _SOME, state.ingredients, state.merges, state.suites)
     broken = {problem.file for problem in state.problems}
-    state.problems += crosscheck.check(catalog, state.sources, broken)
-    files = len(documents_found)
+    state.problems += crosscheck.check(catalog, state.sources, broken, only)
     if state.problems:
         raise InvalidCatalog(state.problems, max(files, len(broken)))
     return Loaded(catalog, state.sources, files)

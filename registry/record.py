@@ -6,7 +6,9 @@ Also the comparison of two build requests, field by field. Knows neither DVC nor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from registry.errors import RegistryError
 from schemas.expression import reference
 
 FORMAT_VERSION = 1
+_TEMPORARY = re.compile(r"\..*\.(json|dvc)\.[^.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +141,20 @@ def _part(kind: Any, data: Mapping[str, Any]) -> Any:
     return kind(**values)
 
 
-def read_all(root: Path) -> dict[str, BuildRecord | UnreadableRecord]:
-    """Return every record by model; an unreadable one stands as its error."""
+def read_all(
+    root: Path, models: Iterable[str] | None = None
+) -> dict[str, BuildRecord | UnreadableRecord]:
+    """Return every record, or those of `models`, by model; an unreadable one is its error."""
+    if models is None:
+        models = (path.stem for path in folder(root).glob("*.json"))
     records: dict[str, BuildRecord | UnreadableRecord] = {}
-    for path in sorted(folder(root).glob("*.json")):
+    for model in sorted(models):
         try:
-            records[path.stem] = read(path)
+            records[model] = read(folder(root) / f"{model}.json")
         except UnreadableRecord as error:
-            records[path.stem] = error
+            records[model] = error
+        except FileNotFoundError:
+            continue
     return records
 
 
@@ -162,9 +171,11 @@ def encode(record: BuildRecord) -> bytes:
 
 def sweep(root: Path) -> None:
     """Remove half-written files of a sync that was killed; the caller holds the lock."""
-    for path in folder(root).glob(".*.*.*"):
-        if path.suffixes[-2:-1] in ([".json"], [".dvc"]):
-            path.unlink(missing_ok=True)
+    if not folder(root).is_dir():
+        return
+    for entry in os.scandir(folder(root)):  # not by glob: it takes 10 µs for each of many names
+        if entry.name.startswith(".") and _TEMPORARY.fullmatch(entry.name):
+            Path(entry.path).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

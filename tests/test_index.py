@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from registry import index as index_module
-from registry.index import FILE, FOLDER, Index, signature
+from registry.index import FILE, Index, signature
+from registry.sealed import FOLDER
 from schemas.digest import TreeError, hash_file, hash_folder, tree_digest
 
 OLD = (3, 10**18, 10**18, 7)

@@ -8,12 +8,11 @@ from typing import Any
 
 import click
 
-from registry import report
+from registry import outlook, report
 from registry.cli.session import (
     FORMATS,
     Session,
     find_root,
-    load,
     load_revision,
     open_session,
     write_output,
@@ -38,7 +37,7 @@ def validate(directory: Path, against: str | None, no_weights: bool, form: str) 
     index = Index(root)
     found = preflight.Preflight()
     try:
-        loaded = load(root, index)
+        loaded = outlook.load(root, index)
         found = preflight.check(root, loaded, index, with_digests=not no_weights)
         problems = list(found.problems)
         if against:
@@ -127,9 +126,8 @@ def _against(session: Session, revision: str) -> Plan:
 def status(directory: Path, form: str) -> int:
     """Show every model: what is live of it, and what is not as declared."""
     session = open_session(directory)
-    observed = session.observed()
-    made = session.plan(observed=observed)
-    rows = report.status_rows(made, observed.recorded)
+    made, live = session.status()
+    rows = report.status_rows(made, live)
     if form == "json":
         click.echo(report.as_json({"models": rows}))
         return 0
