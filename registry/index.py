@@ -146,7 +146,10 @@ class Index:
     def _put(self, kind: str, key: str, facts: Signature | None, value: Any) -> None:
         if facts is None or value is None:
             return
-        self._entries.setdefault(kind, {})[key] = [facts, value]
+        entry = [facts, value]
+        if self._entries.get(kind, {}).get(key) == entry:
+            return
+        self._entries.setdefault(kind, {})[key] = entry
         self._used.add((kind, key))
         self._is_changed = True
 
