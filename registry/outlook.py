@@ -155,7 +155,7 @@ def look(root: Path, index: Index) -> Outlook:
     """Return the outlook of the catalog at `root`. Raises InvalidCatalog as a whole load does."""
     version = sealed.code_version()
     table = settled.read(root, version)
-    tracked = _git_index(root)
+    tracked = git_index(root)
     found = sweep.look(root)
     cache = keys.cache_folder(root)
     rows: dict[str, Row] = {}
@@ -179,7 +179,8 @@ def look(root: Path, index: Index) -> Outlook:
     return Outlook(root, version, found, table, part, rows, frozenset(changed), tracked)
 
 
-def _git_index(root: Path) -> bytes:
+def git_index(root: Path) -> bytes:
+    """Return the packed stat of Git's own index, which says what is tracked; empty without."""
     try:
         return sweep.packed((sealed.git_folder(root) / "index").stat())
     except OSError:
