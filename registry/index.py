@@ -1,7 +1,8 @@
 """What was read last time, so that a command reads only what changed since. Knows no meaning.
 
-One sealed file of JSON in `.registry/`, which may be deleted at any time: an unreadable one counts
-as empty, one written by other schemas or another version of our readers too.
+One sealed file in `.registry/`, which may be deleted at any time: an unreadable one counts as
+empty, one written by other schemas or another version of our readers too. It is a table of JSON for
+each kind of results.
 
 An entry is trusted while size, modification time, change time and inode of its files are what they
 were, and never if a file had changed within 2 s before it was looked at: a second change in the
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from hashlib import blake2b
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ class Index:
     def __init__(self, root: Path) -> None:
         """Take the index of the repository at `root`; it is read at the first question."""
         self._root = root
+        self._tables: dict[str, dict[str, list[Any]]] = {}
         self._used: set[tuple[str, str]] = set()
         self._is_changed = False
 
@@ -62,14 +65,22 @@ class Index:
         return _version()
 
     @cached_property
-    def _entries(self) -> dict[str, dict[str, list[Any]]]:
-        try:
-            table: dict[str, dict[str, list[Any]]] = json.loads(
-                sealed.read(self._root, FILE, self._version) or b"{}"
-            )
-        except (ValueError, RecursionError):
+    def _stored(self) -> dict[str, bytes]:
+        """The tables as JSON; each is parsed when it is asked for."""
+        content = sealed.read(self._root, FILE, self._version)
+        if content is None:
             return {}
-        return table
+        lengths, _, rest = content.partition(b"\n")
+        sizes: dict[str, int] = json.loads(lengths)
+        ends = accumulate(sizes.values(), initial=0)
+        return {
+            kind: rest[start:end] for kind, (start, end) in zip(sizes, pairwise(ends), strict=True)
+        }
+
+    def _table(self, kind: str) -> dict[str, list[Any]]:
+        if kind not in self._tables:
+            self._tables[kind] = json.loads(self._stored.get(kind, b"{}"))
+        return self._tables[kind]
 
     def get_document(self, file: str, identity: Identity) -> Any | None:
         """Return the data of a document that had no problems, None if it must be read again."""
@@ -137,7 +148,7 @@ class Index:
         return os.path.relpath(path, self._root)
 
     def _get(self, kind: str, key: str, facts: Signature | None) -> Any | None:
-        entry = self._entries.get(kind, {}).get(key)
+        entry = self._table(kind).get(key)
         if entry is None or facts is None or entry[0] != facts:
             return None
         self._used.add((kind, key))
@@ -147,9 +158,9 @@ class Index:
         if facts is None or value is None:
             return
         entry = [facts, value]
-        if self._entries.get(kind, {}).get(key) == entry:
+        if self._table(kind).get(key) == entry:
             return
-        self._entries.setdefault(kind, {})[key] = entry
+        self._table(kind)[key] = entry
         self._used.add((kind, key))
         self._is_changed = True
 
@@ -157,16 +168,21 @@ class Index:
         """Write the index if anything is new; that it cannot be written is no error."""
         if not self._is_changed:
             return
-        entries = {kind: self._kept(kind, table) for kind, table in self._entries.items()}
         try:
-            content = json.dumps(entries, separators=(",", ":")).encode()
+            fresh = {
+                kind: json.dumps(self._kept(kind, table), separators=(",", ":")).encode()
+                for kind, table in self._tables.items()
+            }
+            parts = self._stored | fresh
+            lengths = json.dumps({kind: len(part) for kind, part in parts.items()}).encode()
+            content = b"\n".join([lengths, b"".join(parts.values())])
             sealed.write(self._root, FILE, self._version, content)
         except (OSError, ValueError):  # read-only, full, or data that JSON does not have
             return
         self._is_changed = False
 
     def _kept(self, kind: str, table: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        is_of_paths = kind in ("document", "file", "folder")
+        is_of_paths = kind in ("spec", "document", "file", "folder")
         root = str(self._root)
         kept = {
             key: entry
@@ -178,7 +194,10 @@ class Index:
 
 def _document_key(file: str, identity: Identity) -> tuple[str, str]:
     # One path has many objects in the history and one file in the working tree.
-    return ("blob", f"{identity}:{file}") if isinstance(identity, str) else ("document", file)
+    if isinstance(identity, str):
+        return "blob", f"{identity}:{file}"
+    # Specs are many, and most commands need only some other documents.
+    return "spec" if file.startswith("catalog/merges/") else "document", file
 
 
 def _version() -> str:

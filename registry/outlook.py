@@ -212,7 +212,7 @@ def _elsewhere(cache: Path, rows: Mapping[str, Row]) -> list[str]:
     return [
         name
         for name, row in rows.items()
-        if _stat(folder + keys.relative_path(row.key)) != row.entry
+        if _stat(folder + keys.entry_name(row.key)) != row.entry
         or (missing and not missing.isdisjoint(row.objects))
     ]
 
