@@ -1,8 +1,8 @@
 """What was read last time, so that a command reads only what changed since. Knows no meaning.
 
-One sealed file in `.registry/`, which may be deleted at any time: an unreadable one counts as
-empty, one written by other schemas or another version of our readers too. It is a table of JSON for
-each kind of results.
+A sealed file of JSON in `.registry/` for each kind of results, read at the first question about
+it. Each may be deleted at any time: an unreadable one counts as empty, one written by other schemas
+or another version of our readers too.
 
 An entry is trusted while size, modification time, change time and inode of its files are what they
 were, and never if a file had changed within 2 s before it was looked at: a second change in the
@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from hashlib import blake2b
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,32 +53,20 @@ class Index:
     """Remembered results by kind and key; `save` writes them if there are new ones."""
 
     def __init__(self, root: Path) -> None:
-        """Take the index of the repository at `root`; it is read at the first question."""
+        """Take the index of the repository at `root`."""
         self._root = root
         self._tables: dict[str, dict[str, list[Any]]] = {}
         self._used: set[tuple[str, str]] = set()
-        self._is_changed = False
+        self._changed: set[str] = set()
 
     @cached_property
     def _version(self) -> str:
         return _version()
 
-    @cached_property
-    def _stored(self) -> dict[str, bytes]:
-        """The tables as JSON; each is parsed when it is asked for."""
-        content = sealed.read(self._root, FILE, self._version)
-        if content is None:
-            return {}
-        lengths, _, rest = content.partition(b"\n")
-        sizes: dict[str, int] = json.loads(lengths)
-        ends = accumulate(sizes.values(), initial=0)
-        return {
-            kind: rest[start:end] for kind, (start, end) in zip(sizes, pairwise(ends), strict=True)
-        }
-
     def _table(self, kind: str) -> dict[str, list[Any]]:
         if kind not in self._tables:
-            self._tables[kind] = json.loads(self._stored.get(kind, b"{}"))
+            content = sealed.read(self._root, f"{FILE}-{kind}", self._version)
+            self._tables[kind] = {} if content is None else json.loads(content)
         return self._tables[kind]
 
     def get_document(self, file: str, identity: Identity) -> Any | None:
@@ -162,24 +149,17 @@ class Index:
             return
         self._table(kind)[key] = entry
         self._used.add((kind, key))
-        self._is_changed = True
+        self._changed.add(kind)
 
     def save(self) -> None:
         """Write the index if anything is new; that it cannot be written is no error."""
-        if not self._is_changed:
-            return
-        try:
-            fresh = {
-                kind: json.dumps(self._kept(kind, table), separators=(",", ":")).encode()
-                for kind, table in self._tables.items()
-            }
-            parts = self._stored | fresh
-            lengths = json.dumps({kind: len(part) for kind, part in parts.items()}).encode()
-            content = b"\n".join([lengths, b"".join(parts.values())])
-            sealed.write(self._root, FILE, self._version, content)
-        except (OSError, ValueError):  # read-only, full, or data that JSON does not have
-            return
-        self._is_changed = False
+        for kind in sorted(self._changed):
+            try:
+                table = json.dumps(self._kept(kind, self._tables[kind]), separators=(",", ":"))
+                sealed.write(self._root, f"{FILE}-{kind}", self._version, table.encode())
+            except (OSError, ValueError):  # read-only, full, or data that JSON does not have
+                continue
+            self._changed.discard(kind)
 
     def _kept(self, kind: str, table: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         is_of_paths = kind in ("spec", "document", "file", "folder")

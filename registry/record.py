@@ -6,7 +6,6 @@ Also the comparison of two build requests, field by field. Knows neither DVC nor
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -169,13 +168,16 @@ def encode(record: BuildRecord) -> bytes:
     return data.encode()
 
 
-def sweep(root: Path) -> None:
-    """Remove half-written files of a sync that was killed; the caller holds the lock."""
-    if not folder(root).is_dir():
-        return
-    for entry in os.scandir(folder(root)):  # not by glob: it takes 10 µs for each of many names
-        if entry.name.startswith(".") and _TEMPORARY.fullmatch(entry.name):
-            Path(entry.path).unlink(missing_ok=True)
+def sweep(root: Path, files: Iterable[str]) -> None:
+    """Remove those of the files that are half-written ones of a sync that was killed.
+
+    The caller holds the lock, and names files by their paths from the root.
+    """
+    place = folder(root)
+    for file in files:
+        path = root / file
+        if path.parent == place and _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

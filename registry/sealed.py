@@ -20,11 +20,15 @@ FOLDER = ".registry"
 def read(root: Path, name: str, version: str) -> bytes | None:
     """Return what `write` wrote for the same version, None if there is no such file."""
     try:
-        first, _, content = (root / FOLDER / name).read_bytes().partition(b"\n")
+        whole = (root / FOLDER / name).read_bytes()
+        start = whole.index(b"\n") + 1
         key = _key(root)
     except (OSError, ValueError):
         return None
-    return content if key is not None and first == _first_line(content, version, key) else None
+    # A view, since it may be 50 MB.
+    if key is None or whole[: start - 1] != _first_line(memoryview(whole)[start:], version, key):
+        return None
+    return whole[start:]
 
 
 def write(root: Path, name: str, version: str, content: bytes) -> None:
@@ -60,7 +64,7 @@ def git_folder(root: Path) -> Path:
     return git
 
 
-def _first_line(content: bytes, version: str, key: bytes) -> bytes:
+def _first_line(content: bytes | memoryview, version: str, key: bytes) -> bytes:
     return f"{version} {blake2b(content, key=key, digest_size=32).hexdigest()}".encode()
 
 

@@ -161,6 +161,6 @@ def _chunks(column: bytes) -> list[bytes]:
     return [column[start : start + 32] for start in range(0, len(column), 32)]
 
 
-def distinct(rows: Iterable[Row]) -> set[StoredObject]:
-    """Return all objects of these models, each once."""
-    return set(chain.from_iterable(row.objects for row in rows))
+def distinct(rows: Iterable[Row]) -> Iterable[StoredObject]:
+    """Return all objects of these models, each once, neighbours together."""
+    return dict.fromkeys(chain.from_iterable(row.objects for row in rows))

@@ -24,8 +24,8 @@ def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "SETTLING_NS", 0)
 
 
-def stored(root: Path) -> Path:
-    return root / FOLDER / FILE
+def stored(root: Path, kind: str = "document") -> Path:
+    return root / FOLDER / f"{FILE}-{kind}"
 
 
 class Counter:
@@ -150,7 +150,8 @@ def test_an_index_that_somebody_committed_is_not_believed(tmp_path: Path) -> Non
     forged.put_document("a", "1f0c", {"name": "forged"})
     forged.save()
     stored(tmp_path / "victim").parent.mkdir()
-    stored(tmp_path / "victim").write_bytes(stored(tmp_path / "attacker").read_bytes())
+    content = stored(tmp_path / "attacker", "blob").read_bytes()
+    stored(tmp_path / "victim", "blob").write_bytes(content)
 
     victim = Index(tmp_path / "victim")
 
@@ -210,7 +211,10 @@ def test_git_never_sees_it_and_no_temporary_file_stays(tmp_path: Path) -> None:
     index.put_document("a", OLD, {"x": 1})
     index.save()
 
-    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == [".gitignore", FILE]
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == [
+        ".gitignore",
+        stored(tmp_path).name,
+    ]
     assert (tmp_path / FOLDER / ".gitignore").read_text() == "*\n"
 
 

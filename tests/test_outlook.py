@@ -229,7 +229,7 @@ class Chance:
         Repository(self.root).git("clean", "-qfd", "catalog")
 
     def damage_memory(self) -> None:
-        for name in ("settled", "index"):
+        for name in ("settled", "index-spec", "index-document"):
             path = self.root / ".registry" / name
             content = path.read_bytes() if path.exists() else b""
             damaged = [b"", content[:-1], content.replace(b"sha256", b"sha255"), b"x" + content]

@@ -71,7 +71,7 @@ def sync(  # noqa: PLR0913  one argument per option
         if push:
             session.store.require_remote()
         session.store.sweep()
-        record.sweep(session.root)
+        record.sweep(session.root, (entry.path for entry in session.outlook.found.others))
         made = _narrowed(session, options, wanted, push=push)
         if reviewed and reviewed.digest != made.digest:
             msg = f"the plan moved: {saved} is {reviewed.digest}, now it is {made.digest}"
