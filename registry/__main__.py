@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -18,6 +19,9 @@ from registry.errors import EXIT_BUG, Interrupted, InvalidCatalog, RegistryError
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
     _take_signals()
+    # What a command reads it needs until its end: looking for garbage in it every 700 objects takes
+    # a fifth of the time of a plan of 100,000 models.
+    gc.set_threshold(200_000)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -6,36 +6,23 @@ All problems of all files are collected; nothing is returned half-checked. Knows
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import schemas
-from registry import crosscheck, documents, schema, suite_data
+from registry import crosscheck, documents, layout, readers, schema, suite_data
 from registry.errors import InvalidCatalog, Problem
 from registry.index import Index
 from registry.source import Source
 from registry.spec import Catalog, Gate, Ingredient, MergeSpec, Settings, Suite, Term
-from registry.tree import Entry, Tree
+from registry.sweep import SweptTree
+from registry.tree import Entry, Tree, WorkingTree
 from schemas.digest import FileHash
 from schemas.stack import Slice
 
-_NAME = r"(?P<name>[^/]+)"
-_LAYOUT: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("registry", re.compile(r"catalog/registry\.yaml")),
-    ("base", re.compile(rf"catalog/bases/{_NAME}/base\.yaml")),
-    ("adapter", re.compile(rf"catalog/adapters/{_NAME}/(?P<version>[^/]+)/adapter\.yaml")),
-    ("checkpoint", re.compile(rf"catalog/checkpoints/{_NAME}/(?P<version>[^/]+)/checkpoint\.yaml")),
-    ("merge", re.compile(rf"catalog/merges/{_NAME}\.yaml")),
-    ("suite", re.compile(rf"catalog/suites/{_NAME}/suite\.yaml")),
-)
 _OPERANDS = ("adapter", "checkpoint", "merge")
-_SUITE_DATA = re.compile(r"catalog/suites/[^/]+/[^/]+")
-_ALLOWED = re.compile(
-    r"catalog/builds/[^/]+\.(json|dvc)"
-    r"|catalog/(bases/[^/]+|adapters/[^/]+/[^/]+|checkpoints/[^/]+/[^/]+)/weights\.dvc"
-    r"|(.*/)?(README\.md|\.[^/]+)"
-)
+_SOME = Settings("none")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
 
 
@@ -70,11 +57,41 @@ def load(
 
     `is_ignored` answers which unexpected paths Git ignores. Raises InvalidCatalog.
     """
-    entries = {entry.path: entry for entry in tree.entries()}
-    state = _Loading(tree, index, entries)
-    documents_found = _sort_files(state, is_ignored)
-    for kind, entry, match in documents_found:
-        _read(state, kind, entry, match)
+    state = _Loading(tree, index, {entry.path: entry for entry in tree.entries()})
+    return _checked(state, _read_files(state, is_ignored))
+
+
+def load_part(
+    tree: SweptTree,
+    index: Index,
+    choose: Callable[[Catalog], Collection[str]],
+    *,
+    is_ignored: Callable[[list[str]], set[str]],
+) -> tuple[Loaded, Collection[str]]:
+    """Return all of a catalog but its merges, and of these the chosen with what they are made of.
+
+    `choose` names merges by what else there is; only those are checked. The others are taken for
+    what they were. Raises InvalidCatalog with some of the problems only.
+    """
+    state = _Loading(tree, index, {entry.path: entry for entry in tree.entries()})
+    files = _read_files(state, is_ignored)
+    chosen = choose(Catalog(_SOME, state.ingredients, {}, state.suites))
+    _read_merges(state, tree, chosen)
+    upstream = {name for spec in state.merges.values() for name in spec.upstream}
+    _read_merges(state, tree, (upstream - state.merges.keys()) & tree.found.specs.keys())
+    return _checked(state, files + len(tree.found.specs), set(chosen)), chosen
+
+
+def _read_merges(state: _Loading, tree: SweptTree, names: Iterable[str]) -> None:
+    files = [layout.document(tree.found.spec(name)) for name in names]
+    _read_each(state, [file for file in files if file])
+
+
+def _read_files(state: _Loading, is_ignored: Callable[[list[str]], set[str]]) -> int:
+    """Read every document among the entries and return how many there are."""
+    found, problems = layout.sort(state.entries.values(), is_ignored)
+    state.problems += problems
+    _read_each(state, found)
     if state.settings is None and not any(
         p.file == "catalog/registry.yaml" for p in state.problems
     ):
@@ -82,76 +99,49 @@ def load(
         state.problems.append(
             Problem("catalog/registry.yaml", 0, 0, "", "expected this file, found none", hint)
         )
-    settings = state.settings or Settings("none")
-    catalog = Catalog(settings, state.ingredients, state.merges, state.suites)
+    return len(found)
+
+
+def _checked(state: _Loading, files: int, only: Collection[str] | None = None) -> Loaded:
+    """Return what was read after the cross-checks, those of merges only for `only`."""
+    catalog = Catalog(state.settings or _SOME, state.ingredients, state.merges, state.suites)
     broken = {problem.file for problem in state.problems}
-    state.problems += crosscheck.check(catalog, state.sources, broken)
-    files = len(documents_found)
+    state.problems += crosscheck.check(catalog, state.sources, broken, only)
     if state.problems:
         raise InvalidCatalog(state.problems, max(files, len(broken)))
     return Loaded(catalog, state.sources, files)
 
 
-def _sort_files(
-    state: _Loading, is_ignored: Callable[[list[str]], set[str]]
-) -> list[tuple[str, Entry, re.Match[str]]]:
-    found = []
-    unexpected = []
-    for path, entry in state.entries.items():
-        if entry.is_link:
-            message = "expected a regular file, found a symlink or submodule"
-            state.problems.append(Problem(path, 0, 0, "", message, "copy the file itself here"))
-            continue
-        kind, match = _kind_by_path(path)
-        if match is not None:
-            found.append((kind, entry, match))
-        elif not _ALLOWED.fullmatch(path) and not _SUITE_DATA.fullmatch(path):
-            unexpected.append(path)
-    ignored = is_ignored(unexpected) if unexpected else set()
-    state.problems += [_unexpected(path) for path in unexpected if path not in ignored]
-    return found
+def _read_each(state: _Loading, files: Sequence[layout.Document]) -> None:
+    known = {file.path: state.index.get_document(file.path, file.entry.identity) for file in files}
+    fresh = [(file.kind, file.path) for file in files if known[file.path] is None]
+    if isinstance(state.tree, WorkingTree | SweptTree) and len(fresh) >= readers.SHARE:
+        known |= readers.read(state.tree.root, fresh)
+    for file in files:
+        _read(state, file, known[file.path])
 
 
-def _kind_by_path(path: str) -> tuple[str, re.Match[str] | None]:
-    for kind, pattern in _LAYOUT:
-        if match := pattern.fullmatch(path):
-            return kind, match
-    return "", None
-
-
-def _unexpected(path: str) -> Problem:
-    hint = "a catalog holds bases/, adapters/, checkpoints/, merges/, suites/ and builds/ only"
-    if path.endswith(".yml"):
-        hint = f"rename it to {path.removesuffix('.yml')}.yaml"
-    elif path.endswith(".yaml"):
-        hint = "merges lie in catalog/merges/NAME.yaml, adapters in catalog/adapters/NAME/VERSION/"
-    return Problem(path, 0, 0, "", "nothing is expected at this path", hint)
-
-
-def _read(state: _Loading, kind: str, entry: Entry, match: re.Match[str]) -> None:
-    source = _parse(state, kind, entry)
+def _read(state: _Loading, file: layout.Document, known: Any) -> None:
+    source = _parse(state, file, known)
     if source is None:
         return
-    groups = match.groupdict()
-    problems = _path_problems(source, kind, groups)
-    state.problems += problems
-    build = {"registry": _settings, "merge": _merge, "suite": _suite}.get(kind, _ingredient)
+    state.problems += _path_problems(source, file.kind, file.place)
+    build = {"registry": _settings, "merge": _merge, "suite": _suite}.get(file.kind, _ingredient)
     build(state, source, source.data)
 
 
-def _parse(state: _Loading, kind: str, entry: Entry) -> Source | None:
-    data = state.index.get_document(entry.path, entry.identity)
+def _parse(state: _Loading, file: layout.Document, data: Any) -> Source | None:
     if data is None:
-        document, problems = documents.parse(state.tree.read(entry.path), entry.path)
+        document, problems = documents.parse(state.tree.read(file.path), file.path)
         if document is not None and not problems:
-            problems = schema.validate(document, kind)
+            problems = schema.validate(document, file.kind)
         state.problems += problems
         if document is None or problems:
             return None
         data = document.data
-        if not _depends_on_packages(data):
-            state.index.put_document(entry.path, entry.identity, data)
-    return Source(entry.path, data, state.tree)
+    if not _depends_on_packages(data):
+        state.index.put_document(file.path, file.entry.identity, data)
+    return Source(file.path, data, state.tree)
 
 
 def _depends_on_packages(data: Mapping[str, Any]) -> bool:
@@ -159,9 +149,9 @@ def _depends_on_packages(data: Mapping[str, Any]) -> bool:
     return data["kind"] == "merge" and data["recipe"]["method"] not in schemas.methods()
 
 
-def _path_problems(source: Source, kind: str, groups: Mapping[str, str]) -> list[Problem]:
+def _path_problems(source: Source, kind: str, place: Mapping[str, str]) -> list[Problem]:
     problems = []
-    for key, found in groups.items():
+    for key, found in place.items():
         if str(source.data[key]) != found:
             what = "file" if kind == "merge" else "folder"
             message = f"expected {found}, the name of its {what}, found {source.data[key]}"

@@ -21,14 +21,24 @@ from schemas.stack import height, shown
 Sources = Mapping[tuple[str, ...], Source]
 
 
-def check(catalog: Catalog, sources: Sources, broken: Collection[str]) -> list[Problem]:
-    """Return every cross-check's problem; `broken` are files that have problems of their own."""
+def check(
+    catalog: Catalog,
+    sources: Sources,
+    broken: Collection[str],
+    only: Collection[str] | None = None,
+) -> list[Problem]:
+    """Return every cross-check's problem; `broken` are files that have problems of their own.
+
+    With `only`, no other merges are looked at.
+    """
     problems: list[Problem] = []
     for ingredient in catalog.ingredients.values():
         source = sources[(ingredient.kind, ingredient.name, str(ingredient.version))]
         if ingredient.base is not None:
             problems += _base(catalog, source, ingredient.base, broken)
     for spec in catalog.merges.values():
+        if only is not None and spec.name not in only:
+            continue
         source = sources[("merge", spec.name)]
         found = _base(catalog, source, spec.base, broken)
         found += _terms(catalog, spec, source, broken)

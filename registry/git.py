@@ -106,10 +106,12 @@ def tree_files(root: Path, rev: str, prefix: str = "") -> dict[str, tuple[str, s
     return found
 
 
-def tracked_modes(root: Path, prefix: str = "") -> dict[str, str]:
-    """Return the mode of every tracked file under `prefix`, SYMLINK and SUBMODULE among them."""
+def tracked_links(root: Path, prefix: str = "") -> list[str]:
+    """Return the tracked symlinks and submodules under `prefix`."""
     listing = _ask(root, "ls-files", "--stage", "-z", *(("--", prefix) if prefix else ()))
-    return {path: facts.split()[0] for facts, path in _entries(listing)}
+    modes = tuple(f"{mode} ".encode() for mode in (SYMLINK, SUBMODULE))
+    links = [one for one in listing.split(b"\0") if one.startswith(modes)]
+    return [path for _, path in _entries(b"\0".join(links))]
 
 
 def _entries(listing: bytes) -> Iterable[tuple[str, str]]:

@@ -1,9 +1,8 @@
 """What was read last time, so that a command reads only what changed since. Knows no meaning.
 
-One file in `.registry/`, which may be deleted at any time: an unreadable one counts as empty, one
-written by other schemas or another version of our readers too. Its first line is the version of
-the readers and a keyed hash of the rest, which is JSON; the key lies in the Git folder, where no
-pull request can put a file, so an index that somebody committed is never believed.
+A sealed file of JSON in `.registry/` for each kind of results, read at the first question about
+it. Each may be deleted at any time: an unreadable one counts as empty, one written by other schemas
+or another version of our readers too.
 
 An entry is trusted while size, modification time, change time and inode of its files are what they
 were, and never if a file had changed within 2 s before it was looked at: a second change in the
@@ -16,19 +15,18 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from hashlib import blake2b, sha256
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import schemas
+from registry import sealed
 from schemas.digest import FileHash, hash_file, list_files, tree_digest
 
-FOLDER = ".registry"
 FILE = "index"
 SETTLING_NS = 2 * 10**9
 # Objects of Git never change, so nothing else would ever remove their entries.
 MOST_ENTRIES = 20_000
-_READERS = ("documents", "schema", "weights", "vocabulary", "finding", "preflight", "index")
 
 Signature = list[Any]
 """Plain data that changes whenever what was computed from might have."""
@@ -55,27 +53,21 @@ class Index:
     """Remembered results by kind and key; `save` writes them if there are new ones."""
 
     def __init__(self, root: Path) -> None:
-        """Read the index of the repository at `root`; any damage makes it an empty one."""
+        """Take the index of the repository at `root`."""
         self._root = root
-        self._path = root / FOLDER / FILE
-        self._version = _version()
-        self._entries = self._read()
+        self._tables: dict[str, dict[str, list[Any]]] = {}
         self._used: set[tuple[str, str]] = set()
-        self._is_changed = False
+        self._changed: set[str] = set()
 
-    def _read(self) -> dict[str, dict[str, list[Any]]]:
-        try:
-            first, _, rest = self._path.read_bytes().partition(b"\n")
-            key = _key(self._root)
-            if key is None or first != self._first_line(rest, key):
-                return {}
-            table: dict[str, dict[str, list[Any]]] = json.loads(rest)
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return table
+    @cached_property
+    def _version(self) -> str:
+        return _version()
 
-    def _first_line(self, rest: bytes, key: bytes) -> bytes:
-        return f"{self._version} {blake2b(rest, key=key, digest_size=32).hexdigest()}".encode()
+    def _table(self, kind: str) -> dict[str, list[Any]]:
+        if kind not in self._tables:
+            content = sealed.read(self._root, f"{FILE}-{kind}", self._version)
+            self._tables[kind] = {} if content is None else json.loads(content)
+        return self._tables[kind]
 
     def get_document(self, file: str, identity: Identity) -> Any | None:
         """Return the data of a document that had no problems, None if it must be read again."""
@@ -143,7 +135,7 @@ class Index:
         return os.path.relpath(path, self._root)
 
     def _get(self, kind: str, key: str, facts: Signature | None) -> Any | None:
-        entry = self._entries.get(kind, {}).get(key)
+        entry = self._table(kind).get(key)
         if entry is None or facts is None or entry[0] != facts:
             return None
         self._used.add((kind, key))
@@ -152,71 +144,42 @@ class Index:
     def _put(self, kind: str, key: str, facts: Signature | None, value: Any) -> None:
         if facts is None or value is None:
             return
-        self._entries.setdefault(kind, {})[key] = [facts, value]
+        entry = [facts, value]
+        if self._table(kind).get(key) == entry:
+            return
+        self._table(kind)[key] = entry
         self._used.add((kind, key))
-        self._is_changed = True
+        self._changed.add(kind)
 
     def save(self) -> None:
         """Write the index if anything is new; that it cannot be written is no error."""
-        if not self._is_changed:
-            return
-        entries = {kind: self._kept(kind, table) for kind, table in self._entries.items()}
-        try:
-            rest = json.dumps(entries, separators=(",", ":")).encode()
-            first = self._first_line(rest, _key(self._root, make=True) or b"")
-            self._write(first + b"\n" + rest)
-        except (OSError, ValueError):  # read-only, full, or data that JSON does not have
-            return
-        self._is_changed = False
+        for kind in sorted(self._changed):
+            try:
+                table = json.dumps(self._kept(kind, self._tables[kind]), separators=(",", ":"))
+                sealed.write(self._root, f"{FILE}-{kind}", self._version, table.encode())
+            except (OSError, ValueError):  # read-only, full, or data that JSON does not have
+                continue
+            self._changed.discard(kind)
 
     def _kept(self, kind: str, table: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        is_of_paths = kind in ("document", "file", "folder")
+        is_of_paths = kind in ("spec", "document", "file", "folder")
+        root = str(self._root)
         kept = {
             key: entry
             for key, entry in table.items()
-            if (kind, key) in self._used or not is_of_paths or (self._root / key).exists()
+            if (kind, key) in self._used or not is_of_paths or os.path.lexists(f"{root}/{key}")
         }
-        return dict(list(kept.items())[-MOST_ENTRIES:])
-
-    def _write(self, content: bytes) -> None:
-        folder = self._path.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        keep_out = folder / ".gitignore"
-        if not keep_out.exists():
-            keep_out.write_text("*\n", "utf-8")
-        temporary = folder / f"{FILE}.{os.getpid()}.tmp"
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _key(root: Path, *, make: bool = False) -> bytes | None:
-    """Return the key of a repository's index, None if it has none yet; empty outside of Git."""
-    git = root / ".git"
-    if git.is_file():  # of a linked work tree or a submodule: `gitdir: <folder>`
-        git = root / git.read_text("utf-8").removeprefix("gitdir:").strip()
-    if not git.is_dir():
-        return b""
-    path = git / "registry-index-key"
-    if make and not path.exists():
-        path.write_bytes(os.urandom(32))
-    return path.read_bytes()[:64] if path.exists() else None
+        return kept if is_of_paths else dict(list(kept.items())[-MOST_ENTRIES:])
 
 
 def _document_key(file: str, identity: Identity) -> tuple[str, str]:
     # One path has many objects in the history and one file in the working tree.
-    return ("blob", f"{identity}:{file}") if isinstance(identity, str) else ("document", file)
+    if isinstance(identity, str):
+        return "blob", f"{identity}:{file}"
+    # Specs are many, and most commands need only some other documents.
+    return "spec" if file.startswith("catalog/merges/") else "document", file
 
 
 def _version() -> str:
-    """Return what tells apart the readers that made an index: all schemas and their code."""
-    ours = Path(__file__).parent
-    theirs = Path(str(schemas.__file__)).parent
-    readers = [ours / f"{name}.py" for name in _READERS]
-    digest = sha256()
-    for file in sorted([*theirs.glob("*.json"), *theirs.glob("*.py"), *readers]):
-        if file.is_file():
-            digest.update(file.read_bytes() + b"\0")
-    return digest.hexdigest()
+    """Return what tells apart the readers that made an index."""
+    return sealed.code_version()

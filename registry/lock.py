@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,11 +14,17 @@ _PAUSE_SECONDS = 0.1
 
 
 @contextmanager
-def held(path: Path, timeout_seconds: float) -> Iterator[None]:
+def held(
+    path: Path, timeout_seconds: float, *, before_waiting: Callable[[], object] = lambda: None
+) -> Iterator[None]:
     """Hold the lock; raises NotNow if another process still holds it after `timeout_seconds`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         end = time.monotonic() + timeout_seconds
+        if _try(file.fileno()):
+            yield
+            return
+        before_waiting()
         while not _try(file.fileno()):
             if time.monotonic() >= end:
                 msg = f"another sync holds {path.name} since more than {timeout_seconds:g} s"

@@ -6,36 +6,52 @@ Light: `plan` and a sync with nothing to do go no further than this.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from registry import keys, record
 from registry.errors import RegistryError
+from registry.keys import Artifact
 from registry.plan import Observed
 from registry.record import BuildRecord, UnreadableRecord
 from registry.store import Store
+from registry.sweep import packed
 
 
-@dataclass(frozen=True, slots=True)
 class StoreLookup:
-    """Build key to model digest, for what lies complete in the cache; stats only."""
+    """Build key to model digest, for what lies complete in the cache; stats only.
 
-    cache: Path
+    `seen` are the entries that were read, each with its packed stat from before.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        """Take DVC's cache."""
+        self._cache = cache
+        self.seen: dict[str, tuple[bytes, Artifact]] = {}
 
     def get(self, key: str) -> str | None:
         """Return the model digest under a key, None if bytes are missing."""
-        artifact = keys.read(self.cache, key)
-        if artifact is None or not keys.is_present(self.cache, artifact):
+        try:
+            stat = packed((self._cache / keys.relative_path(key)).stat())
+        except OSError:
             return None
+        artifact = keys.read(self._cache, key)
+        if artifact is None or not keys.is_present(self._cache, artifact):
+            return None
+        self.seen[key] = (stat, artifact)
         return artifact.model_digest
 
 
 def observe(
-    root: Path, store: Store, tracking_store: str | None, *, with_push: bool = False
+    root: Path,
+    store: Store,
+    tracking_store: str | None,
+    *,
+    with_push: bool = False,
+    models: Iterable[str] | None = None,
 ) -> Observed:
-    """Return what is recorded and present, read from files only."""
-    recorded = record.read_all(root)
+    """Return what is recorded and present, read from files only; with `models` only of those."""
+    recorded = record.read_all(root, models)
     unpushed: tuple[str, ...] = ()
     if with_push:
         unpushed = tuple(

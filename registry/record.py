@@ -6,7 +6,8 @@ Also the comparison of two build requests, field by field. Knows neither DVC nor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from registry.errors import RegistryError
 from schemas.expression import reference
 
 FORMAT_VERSION = 1
+_TEMPORARY = re.compile(r"\..*\.(json|dvc)\.[^.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +140,20 @@ def _part(kind: Any, data: Mapping[str, Any]) -> Any:
     return kind(**values)
 
 
-def read_all(root: Path) -> dict[str, BuildRecord | UnreadableRecord]:
-    """Return every record by model; an unreadable one stands as its error."""
+def read_all(
+    root: Path, models: Iterable[str] | None = None
+) -> dict[str, BuildRecord | UnreadableRecord]:
+    """Return every record, or those of `models`, by model; an unreadable one is its error."""
+    if models is None:
+        models = (path.stem for path in folder(root).glob("*.json"))
     records: dict[str, BuildRecord | UnreadableRecord] = {}
-    for path in sorted(folder(root).glob("*.json")):
+    for model in sorted(models):
         try:
-            records[path.stem] = read(path)
+            records[model] = read(folder(root) / f"{model}.json")
         except UnreadableRecord as error:
-            records[path.stem] = error
+            records[model] = error
+        except FileNotFoundError:
+            continue
     return records
 
 
@@ -160,10 +168,15 @@ def encode(record: BuildRecord) -> bytes:
     return data.encode()
 
 
-def sweep(root: Path) -> None:
-    """Remove half-written files of a sync that was killed; the caller holds the lock."""
-    for path in folder(root).glob(".*.*.*"):
-        if path.suffixes[-2:-1] in ([".json"], [".dvc"]):
+def sweep(root: Path, files: Iterable[str]) -> None:
+    """Remove those of the files that are half-written ones of a sync that was killed.
+
+    The caller holds the lock, and names files by their paths from the root.
+    """
+    place = folder(root)
+    for file in files:
+        path = root / file
+        if path.parent == place and _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 

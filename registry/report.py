@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from registry.errors import Problem
@@ -191,25 +192,46 @@ def _expression(request: Mapping[str, Any]) -> str:
     return expression(request["base"]["name"], request["recipe"])
 
 
-def status_rows(
-    plan: Plan, recorded: Mapping[str, BuildRecord | UnreadableRecord]
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What `status` shows of a model beside its state; None where nothing is built."""
+
+    model_digest: str | None
+    method: str | None
+    expression: str | None
+    metrics: Mapping[str, float]
+
+
+def live(recorded: Mapping[str, BuildRecord | UnreadableRecord]) -> dict[str, Live]:
+    """Return what is live of every model that has a readable record."""
+    return {name: live_of(one) for name, one in recorded.items() if isinstance(one, BuildRecord)}
+
+
+def live_of(one: BuildRecord) -> Live:
+    """Return what is live of a model."""
+    metrics = dict(one.evaluation.metrics) if one.evaluation else {}
+    if one.built is None:
+        return Live(None, None, None, metrics)
+    request = one.built.request
+    return Live(one.built.model_digest, request["recipe"]["method"], _expression(request), metrics)
+
+
+def status_rows(plan: Plan, live: Mapping[str, Live]) -> list[dict[str, Any]]:
     """Return one row of plain data per model: what is live, and what its plan says."""
+    nothing = Live(None, None, None, {})
     rows = []
     for change in plan.changes:
-        one = recorded.get(change.model)
-        built = one.built if isinstance(one, BuildRecord) else None
-        measured = one.evaluation if isinstance(one, BuildRecord) else None
+        one = live.get(change.model, nothing)
         rows.append(
             {
                 "model": change.model,
                 "state": state_text(change),
                 "action": change.action.value,
                 "reasons": [reason.as_data() for reason in change.reasons],
-                "method": built.request["recipe"]["method"] if built else None,
-                "expression": _expression(built.request) if built else None,
-                "model_digest": built.model_digest if built else None,
-                "metrics": dict(measured.metrics) if measured else {},
+                "method": one.method,
+                "expression": one.expression,
+                "model_digest": one.model_digest,
+                "metrics": dict(one.metrics),
             }
         )
     return rows

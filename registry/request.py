@@ -7,7 +7,7 @@ fills them. What is not in the request cannot influence the bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,10 +89,14 @@ def key_of(request: Request) -> str:
     return canonical.digest(dict(request))
 
 
-def declare(catalog: Catalog) -> dict[str, Declaration]:
-    """Return every declared model, each after all that it is made of."""
+def declare(catalog: Catalog, names: Iterable[str] | None = None) -> dict[str, Declaration]:
+    """Return every declared model, each after all that it is made of.
+
+    With `names` only those, in their order; of the others nothing may be revoked.
+    """
     declared: dict[str, Declaration] = {}
-    for spec in catalog.ordered():
+    specs = catalog.ordered() if names is None else (catalog.merges[name] for name in names)
+    for spec in specs:
         revoked = _revoked(catalog, spec, declared)
         declared[spec.name] = _declaration(catalog, spec, revoked)
     return declared
@@ -197,7 +201,8 @@ def _revoked(catalog: Catalog, spec: MergeSpec, declared: Mapping[str, Declarati
     for ingredient in (base, *direct):
         if ingredient.revoked:
             return f"{ingredient.label}: {ingredient.revoked}"
-    return next((declared[name].revoked for name in spec.upstream if declared[name].revoked), "")
+    upstream = [declared[name] for name in spec.upstream if name in declared]
+    return next((one.revoked for one in upstream if one.revoked), "")
 
 
 def alone(request: Request, position: int) -> dict[str, Any]:

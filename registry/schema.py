@@ -1,7 +1,7 @@
 """Plain data against the JSON Schemas of `schemas/`; every failure becomes a `Problem` with a cure.
 
 Knows what a document may look like, not what it means. jsonschema is imported by the first
-document that is really validated: it costs 0.1 s, and most commands find every file in the index.
+document that is not valid: it costs 0.1 s, and 1 ms per document.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 import schemas
-from registry import cures
+from registry import cures, quick_check
 from registry.documents import MAX_PROBLEMS, Document, Path_, field_text, numbers
 from registry.errors import Problem, did_you_mean
 from schemas import plugins
@@ -60,12 +60,13 @@ def validate(document: Document, kind: str) -> list[Problem]:
 def _findings(document: Document, kind: str) -> Iterator[Problem]:
     try:
         package = _package_method(document.data) if kind == "merge" else ""
-        validator = _validator(kind, package)
+        fits = _check(kind, package)
     except PluginError as broken:
         yield _problem(document, ("recipe", "method"), str(broken), "mend or remove the package")
         return
-    for error in validator.iter_errors(document.data):
-        yield from _explain(document, tuple(error.absolute_path), error)
+    if fits is None or not fits(document.data):
+        for error in _validator(kind, package).iter_errors(document.data):
+            yield from _explain(document, tuple(error.absolute_path), error)
     yield from _unusable(document)
 
 
@@ -110,6 +111,11 @@ def _unusable(document: Document) -> Iterator[Problem]:
             message = f"expected a whole number within ±{LARGEST_INTEGER}, found {written}"
             hint = f"write {float(number):g}; text needs quotes"
             yield _problem(document, path, message, hint)
+
+
+@cache
+def _check(kind: str, package_method: str = "") -> quick_check.Check | None:
+    return quick_check.compiled(_schema(kind, package_method))
 
 
 @cache

@@ -5,7 +5,7 @@ Knows neither files nor places nor how anything is built.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,14 +169,24 @@ class Catalog:
 
     def ordered(self) -> Iterator[MergeSpec]:
         """Yield the merges, each after all that it is made of; otherwise by name."""
-        done: set[str] = set()
+        for name in in_order({name: spec.upstream for name, spec in self.merges.items()}):
+            yield self.merges[name]
 
-        def visit(name: str) -> Iterator[MergeSpec]:
-            if name not in done:
-                done.add(name)
-                for upstream in sorted(self.merges[name].upstream):
-                    yield from visit(upstream)
-                yield self.merges[name]
 
-        for name in sorted(self.merges):
+def in_order(upstream: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Yield the names of merges, each after all that it is made of; otherwise by name."""
+    done: set[str] = set()
+
+    def visit(name: str) -> Iterator[str]:
+        if name not in done:
+            done.add(name)
+            for other in sorted(upstream[name]):
+                yield from visit(other)
+            yield name
+
+    for name in sorted(upstream):
+        if upstream[name]:
             yield from visit(name)
+        elif name not in done:
+            done.add(name)
+            yield name

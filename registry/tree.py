@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -46,26 +46,28 @@ class WorkingTree:
 
     def entries(self) -> tuple[Entry, ...]:
         """Return all files below `catalog/`, sorted by path."""
-        return tuple(sorted(self._walk("catalog"), key=lambda entry: entry.path))
-
-    def _walk(self, folder: str) -> Iterator[Entry]:
-        try:
-            found = list(os.scandir(self.root / folder))
-        except FileNotFoundError:
-            return
-        for item in found:
-            path = f"{folder}/{item.name}"
-            facts = item.stat(follow_symlinks=False)
-            if stat.S_ISLNK(facts.st_mode):
-                yield Entry(path, "", is_link=True)
-            elif not stat.S_ISDIR(facts.st_mode):
-                yield Entry(path, signature(facts))
-            elif not is_opaque(path):
-                yield from self._walk(path)
+        return tuple(sorted(walk(self.root, "catalog"), key=lambda entry: entry.path))
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file."""
         return (self.root / path).read_bytes()
+
+
+def walk(root: Path, folder: str, *, leave: Collection[str] = ()) -> Iterator[Entry]:
+    """Yield all files below a folder of the working tree but those below the folders in `leave`."""
+    try:
+        found = list(os.scandir(root / folder))
+    except FileNotFoundError:
+        return
+    for item in found:
+        path = f"{folder}/{item.name}"
+        facts = item.stat(follow_symlinks=False)
+        if stat.S_ISLNK(facts.st_mode):
+            yield Entry(path, "", is_link=True)
+        elif not stat.S_ISDIR(facts.st_mode):
+            yield Entry(path, signature(facts))
+        elif not is_opaque(path) and path not in leave:
+            yield from walk(root, path, leave=leave)
 
 
 def signature(facts: os.stat_result) -> tuple[int, int, int, int]:

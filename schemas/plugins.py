@@ -18,7 +18,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ def find(method: str) -> Plugin | None:
 
     Raises PluginError if two packages announce it, or its entry is missing or malformed.
     """
+    from importlib import metadata  # 25 ms, and most catalogs ask for no package
+
     found = list(metadata.entry_points(group=GROUP, name=method))
     if not found:
         return None

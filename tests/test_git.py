@@ -133,7 +133,7 @@ def test_files_of_a_revision_have_mode_and_object(repo: Path) -> None:
 
 def test_files_are_named_from_the_root_whatever_the_prefix_looks_like(repo: Path) -> None:
     assert git.tree_files(repo, "HEAD", "cat*") == {}
-    assert git.tracked_modes(repo, "cat*") == {}
+    assert git.tracked_links(repo, "cat*") == []
 
 
 def test_blobs_are_read_in_one_call(repo: Path) -> None:
@@ -206,14 +206,11 @@ def test_tracked_symlinks_and_submodules_are_found(repo: Path) -> None:
     run(repo, "update-index", "--add", "--cacheinfo", f"160000,{git.head(repo)},catalog/module")
     write(repo, catalog__untracked="x")
 
-    modes = git.tracked_modes(repo, "catalog")
+    (repo / "link").symlink_to("a")
+    run(repo, "add", "link")
 
-    assert modes == {
-        "catalog/a": "100644",
-        "catalog/b": "100644",
-        "catalog/link": git.SYMLINK,
-        "catalog/module": git.SUBMODULE,
-    }
+    assert git.tracked_links(repo, "catalog") == ["catalog/link", "catalog/module"]
+    assert git.tracked_links(repo) == ["catalog/link", "catalog/module", "link"]
 
 
 def test_a_commit_holds_these_paths_only_and_leaves_the_index_alone(repo: Path) -> None:
@@ -408,6 +405,6 @@ def test_a_damaged_repository_is_told_in_gits_words(repo: Path) -> None:
     (repo / ".git" / "HEAD").write_text("nonsense")
 
     with pytest.raises(RegistryError, match="git ls-files: not a git repository"):
-        git.tracked_modes(repo)
+        git.tracked_links(repo)
     with pytest.raises(RegistryError, match="git check-ignore: not a git repository"):
         git.ignored(repo, ["x"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +11,8 @@ from typing import Any
 import pytest
 
 from registry import index as index_module
-from registry.index import FILE, FOLDER, Index, signature
+from registry.index import FILE, Index, signature
+from registry.sealed import FOLDER
 from schemas.digest import TreeError, hash_file, hash_folder, tree_digest
 
 OLD = (3, 10**18, 10**18, 7)
@@ -24,8 +24,8 @@ def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "SETTLING_NS", 0)
 
 
-def stored(root: Path) -> Path:
-    return root / FOLDER / FILE
+def stored(root: Path, kind: str = "document") -> Path:
+    return root / FOLDER / f"{FILE}-{kind}"
 
 
 class Counter:
@@ -150,7 +150,8 @@ def test_an_index_that_somebody_committed_is_not_believed(tmp_path: Path) -> Non
     forged.put_document("a", "1f0c", {"name": "forged"})
     forged.save()
     stored(tmp_path / "victim").parent.mkdir()
-    stored(tmp_path / "victim").write_bytes(stored(tmp_path / "attacker").read_bytes())
+    content = stored(tmp_path / "attacker", "blob").read_bytes()
+    stored(tmp_path / "victim", "blob").write_bytes(content)
 
     victim = Index(tmp_path / "victim")
 
@@ -210,7 +211,10 @@ def test_git_never_sees_it_and_no_temporary_file_stays(tmp_path: Path) -> None:
     index.put_document("a", OLD, {"x": 1})
     index.save()
 
-    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == [".gitignore", FILE]
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == [
+        ".gitignore",
+        stored(tmp_path).name,
+    ]
     assert (tmp_path / FOLDER / ".gitignore").read_text() == "*\n"
 
 
@@ -246,7 +250,7 @@ def test_entries_of_vanished_files_go_with_the_next_save(tmp_path: Path) -> None
     again.put_document("new", OLD, {"x": 1})
     again.save()
 
-    entries = json.loads(stored(tmp_path).read_bytes().partition(b"\n")[2])["document"]
+    entries = Index(tmp_path)._table("document")
     assert sorted(entries) == ["new", "there"]
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from registry import catalog, documents, schema
+from registry import catalog, documents, outlook, schema
 from registry.catalog import Loaded
-from registry.cli.session import NAME, find_root, load, refuse_existing, write_output
+from registry.cli.session import NAME, find_root, refuse_existing, write_output
 from registry.errors import InvalidCatalog, Problem, UsageError, did_you_mean
 from registry.index import Index
 from registry.mergekit import Maps, Translation, Weights, parse_map, translate
@@ -56,7 +56,7 @@ def mergekit(
     spec of ours gives these weights.
     """
     root = find_root(directory)
-    loaded = load(root, Index(root))
+    loaded = outlook.load(root, Index(root))
     wanted = name or re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")
     if not NAME.fullmatch(wanted):
         msg = f"expected a name of a-z, 0-9 and -, found {wanted}"

@@ -13,7 +13,6 @@ from registry.cli.session import (
     FORMATS,
     Session,
     find_root,
-    load,
     load_revision,
     open_session,
     write_output,
@@ -32,28 +31,22 @@ from registry.request import declare
 @click.pass_obj
 def validate(directory: Path, against: str | None, no_weights: bool, form: str) -> int:  # noqa: FBT001
     """Check every file of the catalog: form, references, weights at hand."""
-    from registry import crosscheck, preflight
+    from registry import validation
+    from registry.validation import Validation
 
     root = find_root(directory)
     index = Index(root)
-    found = preflight.Preflight()
     try:
-        loaded = load(root, index)
-        found = preflight.check(root, loaded, index, with_digests=not no_weights)
-        problems = list(found.problems)
-        if against:
-            before = load_revision(root, index, against)
-            problems += crosscheck.immutable(loaded.catalog, loaded.sources, before.catalog)
-        told = InvalidCatalog(problems, loaded.files)
+        found = validation.check(root, index, with_digests=not no_weights, against=against)
     except InvalidCatalog as error:
-        told = error
+        found = Validation(error.files, tuple(error.problems), ())
     finally:
         index.save()
-    is_valid = all(problem.is_warning for problem in told.problems)
+    told = InvalidCatalog(found.problems, found.files)
     if form == "json":
         click.echo(_validation_json(told, found.absent))
-        return 0 if is_valid else told.exit_code
-    if not is_valid:
+        return 0 if found.is_valid else told.exit_code
+    if not found.is_valid:
         raise told
     if told.problems:
         click.echo(report.problems_text(told.problems), err=True)
@@ -127,9 +120,8 @@ def _against(session: Session, revision: str) -> Plan:
 def status(directory: Path, form: str) -> int:
     """Show every model: what is live of it, and what is not as declared."""
     session = open_session(directory)
-    observed = session.observed()
-    made = session.plan(observed=observed)
-    rows = report.status_rows(made, observed.recorded)
+    made, live = session.status()
+    rows = report.status_rows(made, live)
     if form == "json":
         click.echo(report.as_json({"models": rows}))
         return 0

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import click
 
-from registry import catalog, git, observation, tracking_place
+from registry import catalog, git, observation, outlook, tracking_place
 from registry import plan as plans
 from registry.catalog import Loaded
-from registry.errors import Problem, RegistryError, UsageError, did_you_mean
+from registry.errors import RegistryError, UsageError, did_you_mean
 from registry.index import Index
+from registry.outlook import Outlook
 from registry.plan import Observed, Options, Plan
+from registry.report import Live
 from registry.request import Declaration, declare
 from registry.store import Store
-from registry.tree import RevisionTree, WorkingTree
+from registry.tree import RevisionTree
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 FORMATS = click.Choice(["text", "json"])
@@ -39,46 +42,74 @@ def write_output(file: Path, text: str) -> None:
         raise UsageError(msg, "make its folder first, or choose another place") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Session:
-    """A valid catalog in its repository."""
+    """A valid catalog in its repository. What a command does not ask for is not read."""
 
     root: Path
     index: Index
-    loaded: Loaded
-    declared: dict[str, Declaration]
     store: Store
+    outlook: Outlook
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The whole catalog, with the sources of its documents."""
+        if not self.outlook.rows:
+            return self.outlook.part
+        loaded = outlook.load(self.root, self.index)
+        self.index.save()
+        return loaded
+
+    @cached_property
+    def declared(self) -> dict[str, Declaration]:
+        """Every declared model, each after those that it is made of."""
+        return declare(self.loaded.catalog)
+
+    @property
+    def upstream(self) -> Mapping[str, Collection[str]]:
+        """Every declared model with the merges that it is made of, each after those."""
+        return self.outlook.upstream
+
+    @property
+    def recorded(self) -> Collection[str]:
+        """The models that have a record, readable or not."""
+        return self.outlook.recorded
 
     def observed(self, *, with_push: bool = False) -> Observed:
         """Return what is recorded and present now."""
-        uri = tracking_place.default_uri(self.root)
-        known = tracking_place.known_store(self.root, uri)
+        known = self._tracking_store()
         return observation.observe(self.root, self.store, known, with_push=with_push)
 
-    def plan(
-        self,
-        options: Options | None = None,
-        *,
-        with_push: bool = False,
-        observed: Observed | None = None,
-    ) -> Plan:
-        """Return the plan of everything that is declared, as things are now or as `observed`."""
-        return plans.make(self.declared, observed or self.observed(with_push=with_push), options)
+    def _tracking_store(self) -> str | None:
+        return tracking_place.known_store(self.root, tracking_place.default_uri(self.root))
+
+    def plan(self, options: Options | None = None, *, with_push: bool = False) -> Plan:
+        """Return the plan of everything that is declared, as things are."""
+        wanted = options or Options()
+        if wanted.rebuild:
+            return plans.make(self.declared, self.observed(with_push=with_push), wanted)
+        seen = self.outlook.observed(self.store, self._tracking_store(), with_push=with_push)
+        return self.outlook.plan(seen, wanted)
+
+    def status(self) -> tuple[Plan, dict[str, Live]]:
+        """Return the plan of everything, and what is live of every model."""
+        seen = self.outlook.observed(self.store, self._tracking_store())
+        return self.outlook.plan(seen, Options()), self.outlook.live(seen)
 
     def require(self, models: Iterable[str], *, also: Collection[str] = ()) -> set[str]:
         """Return the models; UsageError with the nearest name if one is not declared."""
         for model in models:
-            if model not in self.declared and model not in also:
+            if model not in self.upstream and model not in also:
                 msg = f"no model {model}"
-                raise UsageError(msg, did_you_mean(model, [*self.declared, *also]))
+                raise UsageError(msg, did_you_mean(model, [*self.upstream, *also]))
         return set(models)
 
     def with_upstream(self, models: Collection[str]) -> set[str]:
         """Return these models and all merges that they are made of."""
         found = set(models)
-        for one in reversed(self.declared.values()):
-            if one.model in found:
-                found |= set(one.upstream)
+        for model in reversed(list(self.upstream)):
+            if model in found:
+                found |= set(self.upstream[model])
         return found
 
 
@@ -94,26 +125,11 @@ def open_session(directory: Path) -> Session:
     """
     root = find_root(directory)
     index = Index(root)
-    loaded = load(root, index)
-    index.save()
-    store = Store(root, loaded.catalog.settings.remote)
-    return Session(root, index, loaded, declare(loaded.catalog), store)
-
-
-def load(root: Path, index: Index) -> Loaded:
-    """Return the catalog of the working tree; tracked symlinks and submodules are refused too."""
-    loaded = catalog.load(
-        WorkingTree(root), index, is_ignored=lambda paths: git.ignored(root, paths)
-    )
-    modes = git.tracked_modes(root, "catalog")
-    links = [path for path, mode in modes.items() if mode in (git.SYMLINK, git.SUBMODULE)]
-    if links:
-        from registry.errors import InvalidCatalog
-
-        message = "expected a regular file, found a tracked symlink or submodule"
-        problems = [Problem(path, 0, 0, "", message, f"git rm --cached {path}") for path in links]
-        raise InvalidCatalog(problems, loaded.files)
-    return loaded
+    try:
+        seen = outlook.look(root, index)
+    finally:
+        index.save()
+    return Session(root, index, Store(root, seen.part.catalog.settings.remote), seen)
 
 
 def load_revision(root: Path, index: Index, revision: str) -> Loaded:

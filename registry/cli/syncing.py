@@ -14,7 +14,7 @@ import click
 
 from registry import git, lock, observation, record, report
 from registry.cli.acting import DEVICES, open_world
-from registry.cli.session import Session, open_session
+from registry.cli.session import Session, find_root, open_session
 from registry.errors import NotNow, RegistryError, UsageError
 from registry.plan import Action, Options, Plan
 from registry.request import bytes_of
@@ -74,24 +74,23 @@ def sync(  # noqa: PLR0913  one argument per option
 
     Nothing is rebuilt that need not be; a second run says that there is nothing to do.
     """
-    session = open_session(directory)
-    if prune and not session.declared:
-        msg = "expected at least one declared model, found none: --prune would remove everything"
-        raise RegistryError(msg, "is this the right folder and branch?")
-    chosen = session.require(models, also=session.observed().recorded if models else ())
     reviewed = _read_plan(saved) if saved else None
-    wanted: Collection[str] | None = reviewed.models if reviewed else None
-    if chosen:
-        wanted = session.with_upstream(chosen)
-    options = Options(prune, (chosen or set(session.declared)) if rebuild else ())
+
+    def open_asked() -> tuple[Session, Options, Collection[str] | None]:
+        return _asked(directory, models, reviewed, prune=prune, rebuild=rebuild)
+
     if dry_run:
+        session, options, wanted = open_asked()
         click.echo(report.plan_text(_narrowed(session, options, wanted, push=push)))
         return 0
-    if push:
-        session.store.require_remote()
-    with lock.held(observation.state_folder(session.root) / "lock", lock_timeout):
+    place = observation.state_folder(find_root(directory)) / "lock"
+    # Looked at under the lock, so that nothing moves; before it only so as to complain at once.
+    with lock.held(place, lock_timeout, before_waiting=open_asked):
+        session, options, wanted = open_asked()
+        if push:
+            session.store.require_remote()
         session.store.sweep()
-        record.sweep(session.root)
+        record.sweep(session.root, (entry.path for entry in session.outlook.found.others))
         made = _narrowed(session, options, wanted, push=push)
         if reviewed and reviewed.digest != made.digest:
             msg = f"the plan moved: {saved} is {reviewed.digest}, now it is {made.digest}"
@@ -101,6 +100,26 @@ def sync(  # noqa: PLR0913  one argument per option
         if commit:
             _commit(session)
         return code
+
+
+def _asked(
+    directory: Path,
+    models: Collection[str],
+    reviewed: _Reviewed | None,
+    *,
+    prune: bool,
+    rebuild: bool,
+) -> tuple[Session, Options, Collection[str] | None]:
+    """Return the session, and what is asked of it: options and the models, None for all."""
+    session = open_session(directory)
+    if prune and not session.upstream:
+        msg = "expected at least one declared model, found none: --prune would remove everything"
+        raise RegistryError(msg, "is this the right folder and branch?")
+    chosen = session.require(models, also=session.recorded)
+    options = Options(prune, (chosen or set(session.upstream)) if rebuild else ())
+    if chosen:
+        return session, options, session.with_upstream(chosen)
+    return session, options, reviewed.models if reviewed else None
 
 
 def _carry_out(
