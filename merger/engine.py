@@ -44,7 +44,7 @@ _LOG = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 
-_IN_FLIGHT_BYTES = 192 << 20  # of finished and unfinished pieces that wait to be written
+_WAITING_BYTES = 16 << 20  # of finished and unfinished pieces, per thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +69,14 @@ class Limits:
     @property
     def in_flight_bytes(self) -> int:
         """Bytes of results that may wait to be written."""
-        return min(_IN_FLIGHT_BYTES, (self.memory_bytes or _IN_FLIGHT_BYTES) // 2)
+        wanted = _WAITING_BYTES * (self.threads + 2)
+        return wanted if self.memory_bytes is None else min(wanted, self.memory_bytes // 2)
 
     @property
     def held_bytes(self) -> int:
         """Bytes of deltas that may be kept of one tensor, where its method reads them again."""
-        # So many tensors are prepared and not merged yet; half of the budget is for them.
-        tensors = 2 * self.threads + 1
-        return (
-            HELD_BYTES
-            if self.memory_bytes is None
-            else min(HELD_BYTES, self.memory_bytes // 2 // tensors)
-        )
+        most = HELD_BYTES if self.memory_bytes is None else min(HELD_BYTES, self.memory_bytes // 2)
+        return most // (2 * self.threads + 1)  # so many tensors are prepared and not yet merged
 
 
 def build(

@@ -21,8 +21,9 @@ from merger.rounding import add_delta, fits, is_finite, round_into, round_to
 from merger.statistics import TensorTally
 from merger.task_vector import Delta, HeldDelta, TaskVectors
 
-HELD_BYTES = 64 << 20
-"""Of deltas that a method reads more than once, per tensor; more are computed again instead."""
+HELD_BYTES = 128 << 20
+"""Of deltas that a method reads more than once, over all tensors; more are computed again instead,
+which costs little more than to fetch them from memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Merging:
     vectors: TaskVectors
     method: Method
     compute: torch.dtype
-    held_bytes: int = HELD_BYTES
+    held_bytes: int = 0
     device: torch.device = CPU
 
     def blocks(self, name: str) -> tuple[Block, ...]:
