@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from merger import adapter_output, card, pools, statistics, untouched
 from merger.checkpoint import NAMES
 from merger.errors import InputError
 from merger.methods import bind
-from merger.pieces import in_pieces
+from merger.pieces import Piece, Preparation, in_pieces
 from merger.request import BuildRequest
 from merger.statistics import TensorTally
 from merger.target import Target, open_target
@@ -105,7 +106,10 @@ def build(
             dtype=_written_dtype(request),
             max_shard_size=request.output.max_shard_size,
         )
-        writer = stack.enter_context(ArtifactWriter(output))
+        # Hashing and writing take as long as a cheap merge. More threads than processors would
+        # take each other's caches away: with two for merging beside them it cost half as much more.
+        gate = threading.Semaphore(limits.threads)
+        writer = stack.enter_context(ArtifactWriter(output, gate))
         keys = untouched.shard_keys(layout, request, target)
         writer.reserve(layout.size - untouched.take(writer, keys, known or {}))
         rest = Layout(tuple(shard for shard in layout.shards if shard.file not in writer.files))
@@ -163,6 +167,11 @@ def _built(writer: ArtifactWriter, figures: Mapping[str, Any]) -> Built:
 def _written_dtype(request: BuildRequest) -> str:
     dtype = request.output.dtype
     return "" if dtype == "base" else NAMES[getattr(torch, dtype)]
+
+
+def _make(gate: threading.Semaphore, work: Preparation | Piece) -> Merged | None:
+    with gate:
+        return work.make()
 
 
 def _write_weights(

@@ -32,6 +32,9 @@ _STRIDES = (1, 3, 7, 13, 31, 61, 127, 251, 509, 1021)
 _DEVIATIONS = 4.0  # on either side of the share that the sample shows; a miss costs more passes
 _WIDEST = 0.1  # share of the elements on either side that may be collected
 _MOST = 0.9  # share of nonzero elements from which taking the zeros out costs more than it saves
+# What is left of a window is narrowed down to so many: a narrow window of rounded values holds few
+# different ones, and introselect takes ten times as long then.
+_FEW = 1 << 12
 _DIGIT = 16  # bits of one histogram of magnitudes: 65,536 bins
 
 Magnitudes = npt.NDArray[np.floating]
@@ -134,17 +137,15 @@ def _look(blocks: Blocks, share: float, sample: int) -> tuple[float, float] | No
         magnitudes = _magnitudes(blocks[(2 * number + 1) * count // (2 * looked)])
         wanted = len(magnitudes) * looked / sample
         samples.append(magnitudes[:: max(s for s in _STRIDES if s == 1 or s <= wanted)])
-    known = np.concatenate(samples)
+    known = np.sort(np.concatenate(samples))
     size = len(known)
     middle = _rank(size, share)
-    known.partition(middle)
     # Blocks of rows differ more from each other than chance alone would have it.
     shares = [np.count_nonzero(one > known[middle]) / len(one) for one in samples]
     chance = float(np.sqrt(share * (1.0 - share) / size))
     spread = float(np.std(shares) / np.sqrt(len(shares)))
     margin = min(_DEVIATIONS * max(chance, spread) + 1.0 / size, _WIDEST)
     low, high = _rank(size, share + margin), _rank(size, share - margin)
-    known.partition((low, high))
     found = (float(known[low]) if low else 0.0, float(known[high]) if high < size - 1 else np.inf)
     return None if np.isnan(found).any() else found
 
@@ -202,7 +203,7 @@ def _chosen(
         return _Found(window[1], above, tops, tuple((part.size, part.tops) for part in parts))
     above += tops
     if above < keep <= above + len(collected):
-        found = _partition(collected.copy(), keep - above)
+        found = _refine([torch.from_numpy(collected)], keep - above, _FEW)
         return _Found(
             found.value, above + found.greater, found.equal, _equals(parts, collected, found.value)
         )
