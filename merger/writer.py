@@ -16,7 +16,6 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,9 +26,6 @@ from merger.errors import DiskError, InputError
 from schemas.digest import FileHash
 from schemas.header import FLOATS, ITEM_BYTES, TensorInfo
 from schemas.model import SINGLE
-
-Gate = AbstractContextManager[Any]
-"""Entered while a thread computes, so that no more of them do than there are processors for."""
 
 _CHUNK_BYTES = 4 << 20
 _COPY_BYTES = 8 << 20
@@ -203,10 +199,10 @@ class ArtifactWriter:
     Leaving the context after an error removes every file written.
     """
 
-    __slots__ = ("_gate", "_hashing", "_needed", "files", "folder")
+    __slots__ = ("_hashing", "_needed", "files", "folder")
 
-    def __init__(self, folder: Path, gate: Gate | None = None) -> None:
-        """Create the folder if it is absent; whatever takes processor time passes the gate.
+    def __init__(self, folder: Path) -> None:
+        """Create the folder if it is absent.
 
         Raises InputError if it is not empty: it would mix two artifacts.
         """
@@ -217,7 +213,6 @@ class ArtifactWriter:
         self.files: dict[str, WrittenFile] = {}
         self._needed = 0
         self._hashing = (ThreadPoolExecutor(1), ThreadPoolExecutor(1))
-        self._gate = gate or nullcontext()
 
     def __enter__(self) -> Self:
         return self
@@ -249,7 +244,7 @@ class ArtifactWriter:
         try:
             with (self.folder / name).open("xb", buffering=0) as file:
                 libc.preallocate(file.fileno(), size)
-                hashed = _HashedFile(file, self._hashing, self._gate)
+                hashed = _HashedFile(file, self._hashing)
                 for chunk in chunks:
                     hashed.write(memoryview(chunk))
                 written = self.files[name] = hashed.finish()
@@ -301,14 +296,11 @@ def _copy(source: int, target: int) -> None:
 
 
 class _HashedFile:
-    __slots__ = ("_file", "_gate", "_hashes", "_pools", "_size", "_waiting")
+    __slots__ = ("_file", "_hashes", "_pools", "_size", "_waiting")
 
-    def __init__(
-        self, file: BinaryIO | Any, pools: tuple[ThreadPoolExecutor, ...], gate: Gate
-    ) -> None:
+    def __init__(self, file: BinaryIO | Any, pools: tuple[ThreadPoolExecutor, ...]) -> None:
         self._file = file
         self._pools = pools
-        self._gate = gate
         # md5 names the file in DVC's cache; nothing relies on it against an attacker.
         self._hashes = (hashlib.sha256(), hashlib.md5(usedforsecurity=False))
         self._waiting: deque[Future[None]] = deque()
@@ -318,18 +310,13 @@ class _HashedFile:
         for start in range(0, len(data), _CHUNK_BYTES):
             chunk = data[start : start + _CHUNK_BYTES]
             for pool, content in zip(self._pools, self._hashes, strict=True):
-                self._waiting.append(pool.submit(self._update, content, chunk))
+                self._waiting.append(pool.submit(content.update, chunk))
             while len(self._waiting) > _WAITING_CHUNKS:
                 self._waiting.popleft().result()
             written = 0
-            with self._gate:
-                while written < len(chunk):
-                    written += self._file.write(chunk[written:])
+            while written < len(chunk):
+                written += self._file.write(chunk[written:])
             self._size += len(chunk)
-
-    def _update(self, content: Any, chunk: memoryview) -> None:
-        with self._gate:
-            content.update(chunk)
 
     def finish(self) -> WrittenFile:
         for waiting in self._waiting:
