@@ -8,6 +8,7 @@ alone. The way of a request, top to bottom:
     request       the request as frozen values, checked against the methods' schemas
     engine        the one loop: open, lay out, merge on threads, write in order
     target        what is made: the base's tensors, those of a union of vocabularies, a stack
+    pieces        the work on all tensors, cut so that threads share it
     tensor_merge  one tensor of the result
     candidates    many merges of the same operands, in memory and in place
     in_place      one tensor of a merge written into a model in memory
@@ -20,7 +21,9 @@ alone. The way of a request, top to bottom:
     stack         layers read from the operands that they come from
     task_vector   what every operand gives: one delta per tensor
     methods/      pure functions on tensors, one file per family
-    sparsify      trim: exactly so many of the largest magnitudes
+    selection     the k-th largest magnitude, exactly, without sorting
+    sparsify      trim: what a cut leaves of a delta
+    marks         one byte per element where something holds
     random_mask, kept_mask
                   which elements a random drop keeps, from a counter; the same, computed once
     rounding      base + delta, one rounding
@@ -29,6 +32,8 @@ alone. The way of a request, top to bottom:
                   a merge as a LoRA adapter: files, ranks and refusals, what was lost, the algebra
     pools         threads, results in the order of the work
     writer        sharded output of a layout known beforehand, hashed while writing
+    untouched     shards that no term touches, taken from where they lie
+    memory, libc  how much is free; two calls that Python has no name for
     statistics    norms, cosines, sign conflict from the same pass
     analysis      task vectors compared, and what a merge leaves of them, without making it
     interference  the sums behind that

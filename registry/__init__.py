@@ -9,8 +9,12 @@ Read it in the direction of the data:
     request               declarations -> build requests and their keys
     record, observation   what was built, what the store has
     plan, comparison      the difference, as ordered changes with reasons (pure)
-    reconcile             carries a plan out, through build, publish, inputs, evaluation, judge,
-                          store, logbook and tracking
+    sealed, sweep, settled, outlook
+                          what was found out last time, believed while no file has changed
+    validation, readers, quick_check
+                          the same for `validate`; cold catalogs on all processors
+    reconcile, lane       carries a plan out, through build, publish, inputs, evaluation, judge,
+                          store, shards, logbook and tracking; MLflow beside the next build
     lineage, report, shown  what is inside a model, as text, JSON or Markdown
     mergekit              a file of mergekit -> a merge spec, or what stands in the way (pure)
     analysis, charts      how terms agree and what a merge leaves of them; what is drawn of it
