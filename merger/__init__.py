@@ -31,7 +31,8 @@ alone. The way of a request, top to bottom:
     adapter_output, adapter_plan, adapter_report, factorise
                   a merge as a LoRA adapter: files, ranks and refusals, what was lost, the algebra
     pools         threads, results in the order of the work
-    writer        sharded output of a layout known beforehand, hashed while writing
+    layout        which file holds which tensor, known beforehand
+    writer        files written in order and hashed meanwhile
     untouched     shards that no term touches, taken from where they lie
     memory, libc  how much is free; two calls that Python has no name for
     statistics    norms, cosines, sign conflict from the same pass

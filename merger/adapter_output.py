@@ -24,13 +24,14 @@ from merger.adapter_plan import Plan, Slot, plan_slots
 from merger.adapter_report import Residual, Written
 from merger.checkpoint import NAMES, Checkpoint
 from merger.errors import InputError
+from merger.layout import Entry, single_file
 from merger.pools import Lane
 from merger.request import BuildRequest
 from merger.rounding import is_finite, round_to
 from merger.statistics import TensorTally, summarize
 from merger.task_vector import Factors
 from merger.tensor_merge import Merging
-from merger.writer import ArtifactWriter, Entry, read_chunks, single_file
+from merger.writer import ArtifactWriter, read_chunks
 from schemas.digest import TreeError, is_legal, list_files
 from schemas.header import ITEM_BYTES
 from schemas.lora import CONFIG, WEIGHTS

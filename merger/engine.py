@@ -21,22 +21,14 @@ import torch
 from merger import adapter_output, card, pools, statistics, untouched
 from merger.checkpoint import NAMES
 from merger.errors import InputError
+from merger.layout import Entry, Layout, Shard, plan_layout
 from merger.methods import bind
 from merger.pieces import in_pieces
 from merger.request import BuildRequest
 from merger.statistics import TensorTally
 from merger.target import Target, open_target
 from merger.tensor_merge import HELD_BYTES, Merged, Merging
-from merger.writer import (
-    ArtifactWriter,
-    Entry,
-    KnownFile,
-    Layout,
-    Shard,
-    WrittenFile,
-    plan_layout,
-    read_chunks,
-)
+from merger.writer import ArtifactWriter, KnownFile, WrittenFile, read_chunks
 from schemas.digest import INDEX, TreeError, is_carried, list_files, model_digest, tree_digest
 from schemas.schedule import count_layers
 

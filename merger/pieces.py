@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from merger.blocks import Block
+from merger.layout import Entry
 from merger.tensor_merge import Merged, Merging, Prepared
-from merger.writer import Entry
 
 PIECE_BLOCKS = 16
 """Blocks of a piece: 2 Mi elements, 4 MiB in bfloat16."""

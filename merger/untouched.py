@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from merger.errors import InputError
+from merger.layout import Layout
 from merger.request import BuildRequest
 from merger.target import Target
-from merger.writer import ArtifactWriter, KnownFile, Layout, WrittenFile
+from merger.writer import ArtifactWriter, KnownFile, WrittenFile
 from schemas.canonical import digest
 
 

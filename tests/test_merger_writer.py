@@ -11,7 +11,8 @@ import pytest
 
 from merger import writer as writer_module
 from merger.errors import DiskError
-from merger.writer import ArtifactWriter, plan_layout
+from merger.layout import plan_layout
+from merger.writer import ArtifactWriter
 from schemas.header import TensorInfo, read_header
 
 
