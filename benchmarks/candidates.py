@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -82,7 +83,8 @@ def measure(terms: list[TermOf], method: str, varied: str, folder: Path) -> Iter
         candidates = open_candidates(stack, candidate(0), inputs, LIMITS)
         opening = time.process_time() - start
         first, *each = (
-            cpu_seconds(lambda n=n: candidates.apply(candidate(n), into)) for n in range(RUNS + 1)
+            cpu_seconds(partial(candidates.apply, candidate(number), into))
+            for number in range(RUNS + 1)
         )
         yield f"{candidates.held_bytes / 1e6:.0f} MB"
     built = folder / f"{method}{len(terms)}"
