@@ -11,9 +11,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from merger.blocks import Block
+from merger.errors import InputError
 from merger.tensor_merge import Merged, Merging, Prepared
 from merger.writer import Entry
 
@@ -33,8 +35,13 @@ class Preparation:
         return 0
 
     def make(self) -> None:
-        """Prepare the tensor."""
-        self.tensor.prepared()
+        """Prepare the tensor.
+
+        What is refused is refused again by its first piece: which of several errors a build tells
+        depends on the order of the tensors, not on how far ahead they are prepared.
+        """
+        with suppress(InputError):
+            self.tensor.prepared()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +75,10 @@ class TensorWork:
         blocks = self._merging.blocks(self.entry.name)
         starts = range(0, max(1, len(blocks)), PIECE_BLOCKS)
         groups = [blocks[start : start + PIECE_BLOCKS] for start in starts]
-        elements = sum(block.elements for block in blocks)
-        item = self.entry.size // max(1, elements)
         self._left = len(groups)
+        if len(groups) == 1:  # of integers, which have no blocks, too
+            return [Piece(self, groups[0], self.entry.size)]
+        item = self.entry.size // sum(block.elements for block in blocks)
         return [Piece(self, group, item * sum(b.elements for b in group)) for group in groups]
 
     def prepared(self) -> Prepared:

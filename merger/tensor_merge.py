@@ -95,13 +95,10 @@ class Merging:
         start = blocks[0].start if blocks else 0
         for block in blocks:
             values = self.base.read_block(name, block)
-            if not is_finite(values):
-                owner = self.base.owner(name)
-                raise InputError("non-finite value", tensor=name, term=owner)
             if values.dtype != written.dtype:
                 values = round_to(values.to(torch.float32), written.dtype)
-                if not is_finite(values):
-                    raise _overflow(name, dtype)
+            if not is_finite(values):
+                raise self._non_finite(name, dtype)
             written[block.start - start : block.stop - start] = values
         return Merged(_bytes(written), None)
 
