@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from merger.blocks import Block
-from merger.errors import InputError
 from merger.tensor_merge import Merged, Merging, Prepared
 from merger.writer import Entry
 
@@ -37,10 +36,10 @@ class Preparation:
     def make(self) -> None:
         """Prepare the tensor.
 
-        What is refused is refused again by its first piece: which of several errors a build tells
+        What goes wrong goes wrong again for its first piece: which of several errors a build tells
         depends on the order of the tensors, not on how far ahead they are prepared.
         """
-        with suppress(InputError):
+        with suppress(Exception):
             self.tensor.prepared()
 
 
