@@ -42,7 +42,7 @@ class InPlace:
         """Write one tensor, block by block."""
         deltas = self._deltas(name)
         rows, dtype = rows_of(self.into[name]), self.dtype(name)
-        base, vectors = self.merging.base, self.merging.vectors
+        vectors = self.merging.vectors
         values = vectors.base(name)
         step = self.merging.method.step(name, vectors, deltas) if deltas else None
         for block in vectors.blocks(name):
@@ -51,11 +51,11 @@ class InPlace:
                 result = round_to(before, dtype)
             else:
                 taus = [delta.block(block) for delta in deltas.values()]
-                self._check(name, zip(deltas, taus, strict=True))
+                self._check(name, zip(deltas, taus, strict=True), dtype)
                 delta = step.combine(step.values(taus, block), block)
                 result = apply_delta(before, delta, dtype)
             if not is_finite(result):
-                raise _non_finite(base, name, before, dtype)
+                raise self.merging.non_finite(name, NAMES[dtype])
             rows[block.first : block.last].copy_(result.view(-1, *rows.shape[1:]))
         self.checked.update((vectors.label(term), name) for term in deltas)
 
@@ -68,12 +68,14 @@ class InPlace:
             return deltas
         return {term: ReadOnce(delta) for term, delta in deltas.items()}
 
-    def _check(self, name: str, taus: Iterable[tuple[int, torch.Tensor]]) -> None:
+    def _check(
+        self, name: str, taus: Iterable[tuple[int, torch.Tensor]], dtype: torch.dtype
+    ) -> None:
         for term, tau in taus:
             # The operands do not change, so one look at each of their values is enough.
             label = self.merging.vectors.label(term)
             if (label, name) not in self.checked and not is_finite(tau):
-                raise InputError("non-finite value", tensor=name, term=label)
+                raise self.merging.non_finite(name, NAMES[dtype])
 
 
 def rows_of(tensor: torch.Tensor) -> torch.Tensor:
@@ -102,10 +104,3 @@ def check_into(into: Into, dtypes: Mapping[str, torch.dtype | None], base: Model
         if other != name:
             why = f"expected memory of its own to write into, found that of {other}"
             raise InputError(why, tensor=name)
-
-
-def _non_finite(base: Model, name: str, before: torch.Tensor, dtype: torch.dtype) -> InputError:
-    if not is_finite(before):
-        return InputError("non-finite value", tensor=name, term=base.owner(name))
-    why = f"the result has a value beyond the range of {NAMES[dtype]}"
-    return InputError(why, tensor=name, field="output.dtype")

@@ -27,7 +27,8 @@ def below(values: torch.Tensor, bound: float = 0.0) -> Marks:
     """Mark the values (n,) below `bound`; one that is no number is not marked."""
     if values.device.type == "cpu":
         return _bytes(np.less(values.numpy(), bound))
-    return (values < bound).view(torch.uint8)
+    # Against a whole number torch would cut the bound to the bits of counts in bytes.
+    return (values < float(bound)).view(torch.uint8)
 
 
 def equal(values: torch.Tensor, number: float) -> Marks:

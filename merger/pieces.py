@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from merger.blocks import Block
@@ -33,8 +34,13 @@ class Preparation:
         return 0
 
     def make(self) -> None:
-        """Prepare the tensor."""
-        self.tensor.prepared()
+        """Prepare the tensor.
+
+        What goes wrong goes wrong again for its first piece: which of several errors a build tells
+        depends on the order of the tensors, not on how far ahead they are prepared.
+        """
+        with suppress(Exception):
+            self.tensor.prepared()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +74,10 @@ class TensorWork:
         blocks = self._merging.blocks(self.entry.name)
         starts = range(0, max(1, len(blocks)), PIECE_BLOCKS)
         groups = [blocks[start : start + PIECE_BLOCKS] for start in starts]
-        elements = sum(block.elements for block in blocks)
-        item = self.entry.size // max(1, elements)
         self._left = len(groups)
+        if len(groups) == 1:  # of integers, which have no blocks, too
+            return [Piece(self, groups[0], self.entry.size)]
+        item = self.entry.size // sum(block.elements for block in blocks)
         return [Piece(self, group, item * sum(b.elements for b in group)) for group in groups]
 
     def prepared(self) -> Prepared:

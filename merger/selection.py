@@ -136,7 +136,8 @@ def _look(blocks: Blocks, share: float, sample: int) -> tuple[float, float] | No
     for number in range(looked):
         magnitudes = _magnitudes(blocks[(2 * number + 1) * count // (2 * looked)])
         wanted = len(magnitudes) * looked / sample
-        samples.append(magnitudes[:: max(s for s in _STRIDES if s == 1 or s <= wanted)])
+        stride = max(s for s in _STRIDES if s == 1 or s <= wanted)
+        samples.append(magnitudes[::stride].copy())  # or the whole block would stay in memory
     known = np.sort(np.concatenate(samples))
     size = len(known)
     middle = _rank(size, share)

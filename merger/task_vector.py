@@ -53,19 +53,42 @@ class TaskVector(Protocol):
         """Close its files."""
 
 
-class HeldDelta:
-    """A delta computed once and kept, with the bits of computing it again."""
+_ALIGNED_BYTES = 64  # as torch aligns what it allocates
 
-    __slots__ = ("_factors", "_values")
+
+class HeldDelta:
+    """A delta computed once and kept, with the bits of computing it again.
+
+    BLAS adds up a dot product in an order that depends on where its vectors lie. So every block
+    lies as if it had been allocated alone, whatever the number of columns.
+    """
+
+    __slots__ = ("_factors", "_places", "_values")
 
     def __init__(self, delta: Delta, blocks: Sequence[Block]) -> None:
-        """Compute all blocks of `delta`."""
+        """Compute all blocks of `delta`, one at least; only these can be read."""
         self._factors = delta.factors()
-        self._values = torch.cat([delta.block(block) for block in blocks])
+        self._places: dict[int, int] = {}
+        self._values = self._filled(delta, blocks)
+
+    def _filled(self, delta: Delta, blocks: Sequence[Block]) -> torch.Tensor:
+        first = delta.block(blocks[0])
+        step = _ALIGNED_BYTES // first.element_size()
+        size = 0
+        for block in blocks:
+            self._places[block.start] = size
+            size += -(-block.elements // step) * step
+        values = first.new_empty(size)
+        for block in blocks:
+            start = self._places[block.start]
+            found = first if block is blocks[0] else delta.block(block)
+            values[start : start + block.elements] = found
+        return values
 
     def block(self, block: Block) -> torch.Tensor:
         """Return the elements of a block."""
-        return self._values[block.start : block.stop]
+        start = self._places[block.start]
+        return self._values[start : start + block.elements]
 
     def factors(self) -> Factors | None:
         """Return the factors of the delta that is held."""

@@ -77,7 +77,7 @@ class Merging:
         def add(block: Block, delta: torch.Tensor) -> None:
             result = add_delta(base.block(block), delta)
             if not fits(result, written.dtype):
-                raise self._non_finite(prepared.name, dtype)
+                raise self.non_finite(prepared.name, dtype)
             round_into(result, written[block.start - start : block.stop - start])
 
         tally = self._each(prepared, blocks, add)
@@ -95,13 +95,10 @@ class Merging:
         start = blocks[0].start if blocks else 0
         for block in blocks:
             values = self.base.read_block(name, block)
-            if not is_finite(values):
-                owner = self.base.owner(name)
-                raise InputError("non-finite value", tensor=name, term=owner)
             if values.dtype != written.dtype:
                 values = round_to(values.to(torch.float32), written.dtype)
-                if not is_finite(values):
-                    raise _overflow(name, dtype)
+            if not is_finite(values):
+                raise self.non_finite(name, dtype)
             written[block.start - start : block.stop - start] = values
         return Merged(_bytes(written), None)
 
@@ -134,6 +131,21 @@ class Merging:
         self._refuse_non_finite_terms(prepared.name, deltas, tally)
         return tally
 
+    def non_finite(self, name: str, dtype: str) -> InputError:
+        """Return who is to blame for a value of a tensor that is not finite.
+
+        The whole tensor is looked at, so it does not matter in which block that showed first: the
+        base is to blame before the terms, whose deltas are made with it, and they in their order.
+        """
+        blocks = self.vectors.blocks(name)
+        if not all(is_finite(self.base.read_block(name, block)) for block in blocks):
+            return InputError("non-finite value", tensor=name, term=self.base.owner(name))
+        for term, delta in self.vectors.deltas(name).items():
+            if not all(is_finite(delta.block(block)) for block in blocks):
+                label = self.vectors.label(term)
+                return InputError("non-finite value", tensor=name, term=label)
+        return _overflow(name, dtype)
+
     def hold(self, deltas: dict[int, Delta], name: str) -> dict[int, Delta]:
         """Return the deltas of a tensor, computed once where the method reads them again."""
         size = self.vectors.elements(name) * len(deltas) * self.compute.itemsize
@@ -149,17 +161,6 @@ class Merging:
         weights = self.method.weights(name)
         elements = self.vectors.elements(name)
         return TensorTally(terms, tuple(weights[term] for term in terms), elements, kept)
-
-    def _non_finite(self, name: str, dtype: str) -> InputError:
-        """Return who is to blame for a value that is not finite; the whole tensor is looked at."""
-        blocks = self.vectors.blocks(name)
-        if not all(is_finite(self.base.read_block(name, block)) for block in blocks):
-            return InputError("non-finite value", tensor=name, term=self.base.owner(name))
-        for term, delta in self.vectors.deltas(name).items():
-            if not all(is_finite(delta.block(block)) for block in blocks):
-                label = self.vectors.label(term)
-                return InputError("non-finite value", tensor=name, term=label)
-        return _overflow(name, dtype)
 
     def _refuse_non_finite_terms(
         self, name: str, deltas: Mapping[int, Delta], tally: TensorTally

@@ -517,6 +517,28 @@ def test_what_is_not_finite_is_refused_as_in_a_build(
     assert str(found.value) == f"checkpoint spoilt@1: {QUERY}: non-finite value"
 
 
+def test_a_base_that_is_not_finite_is_to_blame_and_no_term_as_in_a_build(
+    world: World, tmp_path: Path
+) -> None:
+    base = tiny.tiny_base(tmp_path / "base")
+    tensors = tiny.read_tensors(base)
+    tensors[QUERY][3, 5] = float("nan")
+    tiny.write_safetensors(base / "model.safetensors", tensors, dtype="bfloat16")
+    terms = world.all[2:]
+    data = merging.request_of(base, terms)
+    inputs = merging.inputs_of(base, terms)
+
+    with pytest.raises(InputError) as expected:
+        merging.build_request(tmp_path / "out", data, inputs)
+    with ExitStack() as stack:
+        limits = Limits(torch.device("cpu"), 2)
+        candidates = open_candidates(stack, request.parse(data), inputs, limits)
+        with pytest.raises(InputError) as found:
+            candidates.apply(request.parse(data), tensors_of(world.base))
+
+    assert str(found.value) == str(expected.value) == f"base tiny: {QUERY}: non-finite value"
+
+
 def test_a_value_beyond_the_output_dtype_is_refused_and_the_next_candidate_is_whole(
     world: World, opened: Open
 ) -> None:

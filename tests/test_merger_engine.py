@@ -380,6 +380,41 @@ def test_a_non_finite_base_is_refused_by_name(
     assert (error.tensor, error.term) == (name, "base tiny")
 
 
+@pytest.mark.parametrize("threads", [1, 9])
+def test_of_two_errors_the_one_of_the_first_tensor_is_told(
+    base: Path, terms: list[TermOf], tmp_path: Path, threads: int
+) -> None:
+    # A tensor's factors are read long before the tensors ahead of it are merged.
+    first = "model.layers.0.mlp.down_proj.weight"
+    factor = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    late = poisoned(
+        tmp_path / "late", terms[0].folder, "adapter_model.safetensors", factor, float("nan")
+    )
+    early = poisoned(tmp_path / "early", terms[2].folder, "model.safetensors", first, float("nan"))
+    both = [TermOf(late), TermOf(early, kind="checkpoint")]
+
+    error = refused(tmp_path / "out", base, both, threads=threads)
+
+    assert (error.tensor, error.term) == (first, "checkpoint early@1")
+
+
+def test_a_copied_tensor_that_is_not_finite_is_told_before_its_range(
+    base: Path, terms: list[TermOf], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 8)
+    name = "model.norm.weight"
+    bad = poisoned(tmp_path / "bad", base, "model.safetensors", name, float("nan"))
+    tensors = tiny.read_safetensors(bad / "model.safetensors")
+    dtype, shape, data = tensors[name]
+    beyond = tiny.to_bfloat16_bits(np.float32([1e6])).tobytes()
+    changed = {name: (dtype, shape, beyond + data[len(beyond) :])}
+    tiny.write_raw(bad / "model.safetensors", tensors | changed)
+
+    error = refused(tmp_path / "out", bad, terms[:1], dtype="float16")
+
+    assert (error.tensor, error.term) == (name, "base tiny")
+
+
 def test_a_result_beyond_the_range_of_its_type_is_refused(
     base: Path, terms: list[TermOf], tmp_path: Path
 ) -> None:

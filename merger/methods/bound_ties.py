@@ -174,7 +174,7 @@ class Ties:
         keep = self._kept_count(names[0], term, elements)
         found = vectors.recall(
             Question("cut", (term,), "", keep),
-            partial(find_cut, _TermBlocks.of(vectors, term), elements, keep),
+            partial(find_cut, _TermBlocks(vectors, term), elements, keep),
         )
         return found, keep
 
@@ -206,26 +206,27 @@ class Ties:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class _TermBlocks:
     """The blocks of a term's whole task vector, tensors in byte order of their names."""
 
-    vectors: TaskVectors
-    term: int
-    places: tuple[tuple[str, Block], ...]
+    __slots__ = ("_last", "_places", "_term", "_vectors")
 
-    @classmethod
-    def of(cls, vectors: TaskVectors, term: int) -> _TermBlocks:
+    def __init__(self, vectors: TaskVectors, term: int) -> None:
+        self._vectors = vectors
+        self._term = term
         names = vectors.names(term)
-        places = tuple((name, block) for name in names for block in vectors.blocks(name))
-        return cls(vectors, term, places)
+        self._places = [(name, block) for name in names for block in vectors.blocks(name)]
+        self._last: tuple[str, Delta] | None = None
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        name, block = self.places[index]
-        return self.vectors.delta(self.term, name).block(block)
+        name, block = self._places[index]
+        if self._last is None or self._last[0] != name:
+            # Asked for once per tensor: an adapter reads its factors for it.
+            self._last = name, self._vectors.delta(self._term, name)
+        return self._last[1].block(block)
 
 
 def _starts(vectors: TaskVectors, term: int) -> dict[str, int]:
