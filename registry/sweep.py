@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry import index
-from registry.tree import Entry, signature, walk
+from registry.tree import Entry, signature, stat_of, walk
 
 SPECS = "catalog/merges"
 RECORDS = "catalog/builds"
@@ -48,17 +48,17 @@ def look(root: Path) -> Sweep:
     others = list(walk(root, "catalog", leave=(SPECS, RECORDS)))
     specs, records = dict[str, bytes](), dict[str, bytes]()
     with _opened(root, SPECS) as items:
-        for item in _files(root, SPECS, items, others):
+        for item, stat in _files(root, SPECS, items, others):
             if item.name.endswith(".yaml"):
-                specs[item.name[:-5]] = packed(item.stat(follow_symlinks=False))
+                specs[item.name[:-5]] = packed(stat)
             else:
-                others.append(_entry(SPECS, item))
+                others.append(Entry(f"{SPECS}/{item.name}", signature(stat)))
     with _opened(root, RECORDS) as items:
-        for item in _files(root, RECORDS, items, others):
+        for item, stat in _files(root, RECORDS, items, others):
             if item.name.endswith(".json"):
-                records[item.name[:-5]] = packed(item.stat(follow_symlinks=False))
+                records[item.name[:-5]] = packed(stat)
             elif not item.name.endswith(".dvc"):
-                others.append(_entry(RECORDS, item))
+                others.append(Entry(f"{RECORDS}/{item.name}", signature(stat)))
     return Sweep(now, specs, records, tuple(sorted(others, key=lambda entry: entry.path)))
 
 
@@ -78,26 +78,23 @@ def _opened(root: Path, folder: str) -> Iterator[list[os.DirEntry[str]]]:
 
 def _files(
     root: Path, folder: str, items: list[os.DirEntry[str]], others: list[Entry]
-) -> Iterator[os.DirEntry[str]]:
-    """Yield the regular files of a folder; what else is there, and below it, goes to `others`."""
+) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    """Yield the regular files of a folder, each with its stat; all else in it goes to `others`."""
     for item in items:
         if item.is_file(follow_symlinks=False):
-            yield item
+            if (stat := stat_of(item)) is not None:
+                yield item, stat
+        elif item.is_symlink():
+            others.append(Entry(f"{folder}/{item.name}", "", is_link=True))
         elif not item.is_dir(follow_symlinks=False):
-            others.append(_entry(folder, item))
+            if (stat := stat_of(item)) is not None:
+                others.append(Entry(f"{folder}/{item.name}", signature(stat)))
         elif not _is_artifact(folder, item.name):
             others += walk(root, f"{folder}/{item.name}")
 
 
 def _is_artifact(folder: str, name: str) -> bool:
     return folder == RECORDS or name.startswith(".")
-
-
-def _entry(folder: str, item: os.DirEntry[str]) -> Entry:
-    path = f"{folder}/{item.name}"
-    if item.is_symlink():
-        return Entry(path, "", is_link=True)
-    return Entry(path, signature(item.stat(follow_symlinks=False)))
 
 
 def packed(stat: os.stat_result) -> bytes:

@@ -61,13 +61,23 @@ def walk(root: Path, folder: str, *, leave: Collection[str] = ()) -> Iterator[En
         return
     for item in found:
         path = f"{folder}/{item.name}"
-        facts = item.stat(follow_symlinks=False)
+        facts = stat_of(item)
+        if facts is None:
+            continue
         if stat.S_ISLNK(facts.st_mode):
             yield Entry(path, "", is_link=True)
         elif not stat.S_ISDIR(facts.st_mode):
             yield Entry(path, signature(facts))
         elif not is_opaque(path) and path not in leave:
             yield from walk(root, path, leave=leave)
+
+
+def stat_of(item: os.DirEntry[str]) -> os.stat_result | None:
+    """Return the stat of what a folder lists, None if it is gone: a sync renames its files."""
+    try:
+        return item.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
 
 
 def signature(facts: os.stat_result) -> tuple[int, int, int, int]:
