@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -235,3 +237,26 @@ def test_the_unweighted_elections_are_those_of_peft(
     )
 
     torch.testing.assert_close(merged, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_what_is_elected_by_nobody_is_zero_though_a_value_overflowed() -> None:
+    values = [torch.tensor([math.inf]), torch.tensor([-1.0])]
+    counted = ties.tally(values)
+    sign = ties.elect(counted, "frequency")
+
+    merged = ties.merge(counted, sign, values, combine="mean", agreeing=0)
+
+    assert sign.item() == 0.0
+    assert merged.item() == 0.0
+
+
+def test_where_no_weight_is_there_the_weighted_mean_is_a_positive_zero() -> None:
+    # A decomposition of the merged delta, for an adapter, tells -0.0 from 0.0.
+    values = [torch.tensor([-0.0])]
+    counted = ties.tally(values)
+
+    merged = ties.merge(
+        counted, torch.tensor([-1.0]), values, combine="weighted_mean", agreeing=0, weights=(0.0,)
+    )
+
+    assert math.copysign(1.0, merged.item()) == 1.0

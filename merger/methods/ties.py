@@ -120,18 +120,19 @@ def merge(
         positive, negative = counted.positive, counted.negative
     else:
         positive, negative = _weigh(values, weights)
-    is_negative = marks.below(sign)
-    merged = _pick(is_negative, positive, negative)
+    is_positive = marks.above(sign)
+    merged = _pick(is_positive, negative, positive)
     if combine == "mean" or agreeing > 1:
-        count = _pick(is_negative, counted.positives, counted.negatives)
+        count = _pick(is_positive, counted.negatives, counted.positives)
         if combine == "mean":
             merged /= count.clamp(min=1).to(merged.dtype)
         if agreeing > 1:
             merged = _pick(marks.below(count, agreeing), merged, torch.zeros_like(merged))
     if combine == "weighted_mean":
-        weight = _pick(is_negative, *_weights_of_sides(values, weights))
-        # Where no weight is there, nothing is to be divided.
-        merged /= weight + marks.equal(weight, 0).to(weight.dtype)
+        above, below = _weights_of_sides(values, weights)
+        weight = _pick(is_positive, below, above)
+        # Where no weight is there, nothing is there.
+        merged = _pick(marks.above(weight), torch.zeros_like(merged), merged / weight)
     # A sign of 0 is left only by `tie: zero`.
     return merged.mul_(sign.abs())
 
