@@ -23,7 +23,7 @@ _TROUBLE = (Refused, CommandFailed, subprocess.CalledProcessError, ValueError, O
 
 
 def main() -> int:
-    """Measure, print the table, return 1 if a goal was missed and 2 if it cannot be run."""
+    """Measure, print the table; return 1 if a goal was missed, 2 if it cannot be run, or 130."""
     given = _parser().parse_args()
     names = given.parts.split(",")
     if given.runs < 1:
@@ -36,6 +36,9 @@ def main() -> int:
     except _TROUBLE as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"benchmarks: interrupted; --resume goes on from {given.output}", file=sys.stderr)
+        return 130
     rows = goals.rows(results)
     print(table.text(rows))
     if given.write_docs:
