@@ -19,20 +19,26 @@ from benchmarks.models import shape_of
 from benchmarks.session import ROOT, Refused, Results, Session, facts, read_results, say
 
 FOLDER = ROOT / ".bench"
+_TROUBLE = (Refused, CommandFailed, subprocess.CalledProcessError, ValueError, OSError)
 
 
 def main() -> int:
-    """Measure, print the table, return 1 if a goal was missed and 2 if it cannot be run."""
+    """Measure, print the table; return 1 if a goal was missed, 2 if it cannot be run, or 130."""
     given = _parser().parse_args()
     names = given.parts.split(",")
+    if given.runs < 1:
+        _parser().error(f"--runs: expected a whole number from 1, found {given.runs}")
     unknown = set(names) - {*parts.PARTS, "peers"}
     if unknown:
         _parser().error(f"--parts: expected {', '.join((*parts.PARTS, 'peers'))}")
     try:
         results = _measured(given, names)
-    except (Refused, CommandFailed, subprocess.CalledProcessError, ValueError) as error:
+    except _TROUBLE as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"benchmarks: interrupted; --resume goes on from {given.output}", file=sys.stderr)
+        return 130
     rows = goals.rows(results)
     print(table.text(rows))
     if given.write_docs:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import evaluation, form, keys, publish, shards
+from registry import evaluation, form, keys, objects, publish, shards
 from registry.errors import NotNow, VerificationFailed
 from registry.keys import Artifact, StoredFile
 from registry.plan import Action, Change
@@ -19,6 +19,8 @@ from registry.record import BuildRecord
 from registry.request import Declaration, key_of
 from registry.world import World
 from schemas.digest import FileHash, model_digest, tree_digest
+
+_REPORT_BYTES = 1 << 20  # of a large model, for the message of a full disk
 
 
 def build(world: World, change: Change) -> Outcome:
@@ -41,7 +43,8 @@ def build(world: World, change: Change) -> Outcome:
         facts = {name: report[name] for name in ("versions", "device_class", "seconds")}
         facts["peak_bytes"] = report["peak_bytes"]
         world.observer.stage(one.model, "store")
-        keys.write_report(world.store.cache, change.key, report)
+        with objects.writing(_REPORT_BYTES, world.store.cache):
+            keys.write_report(world.store.cache, change.key, report)
         artifact = world.store.publish(
             scratch / "model",
             key=change.key,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import inputs, judge, keys, shards
+from registry import inputs, judge, keys, objects, shards
 from registry.keys import Artifact
 from registry.plan import gates_data
 from registry.record import Evaluation, input_label
@@ -15,6 +15,8 @@ from registry.request import Declaration, alone, base_under, evaluation_request,
 from registry.world import World
 from schemas import canonical
 from schemas.expression import mean_weight
+
+_KEPT_BYTES = 1 << 20  # of what is kept of an evaluation, for the message of a full disk
 
 
 def evaluate(
@@ -71,7 +73,7 @@ def _measure(
     if "base" in wanted:
         folders[wanted["base"]] = str(_base(world, wanted["base"]))
     report = world.run(model, order_for(world, "evaluate", wanted, folders))
-    keys.write_evaluation(world.store.cache, key_of(wanted), report)
+    _keep(world, key_of(wanted), report)
     return _metrics(report)
 
 
@@ -117,8 +119,13 @@ def measured(
         metrics = _measure(world, label, wanted, scratch / "model")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    keys.write_evaluation(world.store.cache, key, {"metrics": dict(metrics)})
+    _keep(world, key, {"metrics": dict(metrics)})
     return metrics
+
+
+def _keep(world: World, key: str, found: Mapping[str, Any]) -> None:
+    with objects.writing(_KEPT_BYTES, world.store.cache):
+        keys.write_evaluation(world.store.cache, key, found)
 
 
 def build_folder(

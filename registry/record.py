@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from registry import keys
+from registry import keys, objects
 from registry.errors import RegistryError
 from schemas.expression import reference
 
@@ -158,8 +158,10 @@ def read_all(
 
 
 def write(root: Path, record: BuildRecord) -> None:
-    """Replace the record of a model atomically and durably."""
-    keys.replace_file(folder(root) / f"{record.model}.json", encode(record))
+    """Replace the record of a model atomically and durably; RegistryError if that cannot be."""
+    data = encode(record)
+    with objects.writing(len(data), folder(root)):
+        keys.replace_file(folder(root) / f"{record.model}.json", data)
 
 
 def encode(record: BuildRecord) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 import schemas
 
 FOLDER = ".registry"
+_KEY_BYTES = 32
 
 
 def read(root: Path, name: str, version: str) -> bytes | None:
@@ -74,6 +75,13 @@ def _key(root: Path, *, make: bool = False) -> bytes | None:
     if not git.is_dir():
         return b""
     path = git / "registry-index-key"
-    if make and not path.exists():
-        path.write_bytes(os.urandom(32))
-    return path.read_bytes()[:64] if path.exists() else None
+    key = path.read_bytes() if path.exists() else b""
+    if len(key) == _KEY_BYTES:
+        return key
+    if not make:  # none yet, or half of one: a hash under an empty key is anybody's
+        return None
+    key = os.urandom(_KEY_BYTES)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(key)
+    temporary.replace(path)
+    return key

@@ -13,6 +13,7 @@ in that alone is read again, and believed if its sha256 is the recorded one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -119,7 +120,9 @@ def _path(cache: Path, base: str, key: str) -> Path:
 def _write(path: Path, file: StoredFile, stat: os.stat_result) -> None:
     shard = _Shard(file, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
     data = {"format_version": FORMAT_VERSION, **asdict(shard)}
-    keys.replace_file(path, json.dumps(data, indent=1, sort_keys=True).encode() + b"\n")
+    # On a full disk or in a store of somebody else's it is not remembered: it only saves time.
+    with contextlib.suppress(OSError):
+        keys.replace_file(path, json.dumps(data, indent=1, sort_keys=True).encode() + b"\n")
 
 
 def _read(path: Path) -> _Shard | None:

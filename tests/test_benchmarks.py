@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from benchmarks import floor, goals, measure, merges, page, plots, table
 from benchmarks.goals import Cost, Row
 from benchmarks.measure import CommandFailed, Sample, spread
 from benchmarks.models import Shape, make, shape_of
-from benchmarks.session import Results, Session, read_results
+from benchmarks.session import ROOT, Results, Session, read_results
 from merger import request
 
 
@@ -187,3 +189,23 @@ def test_the_page_is_made_anew_between_its_marks_only(tmp_path: Path) -> None:
     assert after.endswith("| met |\n\n1 of 1 goals met.\n<!-- end -->\nafter\n")
     assert page.with_results(after, known) == after
     assert b"sync, nothing to do" in plots.draw(known)["benchmarks-specs.svg"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--report", "--output", "no-results.json"), "no-results.json"),
+        (("--runs", "0"), "--runs: expected a whole number from 1, found 0"),
+    ],
+)
+def test_what_cannot_be_measured_or_shown_is_said_in_a_line(
+    asked: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "benchmarks", *asked]
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert ran.returncode == 2
+    assert said in ran.stderr.splitlines()[-1]

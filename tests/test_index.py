@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from registry import index as index_module
+from registry import sealed
 from registry.index import FILE, Index, signature
 from registry.sealed import FOLDER
 from schemas.digest import TreeError, hash_file, hash_folder, tree_digest
@@ -166,6 +168,25 @@ def test_an_index_without_a_key_is_not_believed_in_a_repository(tmp_path: Path) 
     (tmp_path / ".git").mkdir()
 
     assert Index(tmp_path).get_document("a", "1f0c") is None
+
+
+def test_a_key_that_a_crash_left_empty_counts_as_none_and_is_made_anew(tmp_path: Path) -> None:
+    key = tmp_path / ".git" / "registry-index-key"
+    key.parent.mkdir()
+    index = Index(tmp_path)
+    index.put_document("a", "1f0c", {"x": 1})
+    index.save()
+    forged = blake2b(b"{}", key=b"", digest_size=32).hexdigest()
+    key.write_bytes(b"")
+    (tmp_path / FOLDER / "forged").write_bytes(f"1 {forged}\n{{}}".encode())
+
+    assert sealed.read(tmp_path, "forged", "1") is None
+    assert Index(tmp_path).get_document("a", "1f0c") is None
+    again = Index(tmp_path)
+    again.put_document("a", "1f0c", {"x": 1})
+    again.save()
+    assert key.stat().st_size == 32
+    assert Index(tmp_path).get_document("a", "1f0c") == {"x": 1}
 
 
 def test_a_linked_work_tree_keeps_its_key_in_its_git_folder(tmp_path: Path) -> None:

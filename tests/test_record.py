@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from registry import record
+from registry.errors import NotNow, RegistryError
 from registry.record import BuildRecord, Built, Evaluation, Logged, Rejected, UnreadableRecord
 
 BUILT = Built(
@@ -37,6 +40,29 @@ def test_a_record_reads_back_as_written(tmp_path: Path, one: BuildRecord) -> Non
 
     assert record.read_all(tmp_path) == {"m": one}
     assert [path.name for path in record.folder(tmp_path).iterdir()] == ["m.json"]
+
+
+def test_a_full_disk_is_told_with_the_bytes_needed_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = BuildRecord("m", BUILT)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    size = len(record.encode(one))
+    with pytest.raises(NotNow, match=rf"the disk is full, up to {size} bytes are needed"):
+        record.write(tmp_path, one)
+    assert list(record.folder(tmp_path).iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_no_bug(tmp_path: Path) -> None:
+    (tmp_path / "catalog").write_text("in the way")
+
+    with pytest.raises(RegistryError, match="catalog"):
+        record.write(tmp_path, BuildRecord("m", BUILT))
 
 
 def test_the_file_has_the_fields_that_the_design_names(tmp_path: Path) -> None:

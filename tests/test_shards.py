@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -179,5 +180,18 @@ def test_an_object_that_vanished_is_not_remembered(store: LocalStore, artifact: 
     object_of(store, artifact).unlink()
 
     shards.remember(store.cache, BASE, {WEIGHTS: OTHER_KEY}, artifact.files)
+
+    assert shards.known(store.cache, BASE) == {}
+
+
+def test_a_store_in_which_nothing_can_be_remembered_is_no_failure(
+    store: LocalStore, artifact: Artifact
+) -> None:
+    folder = store.cache / "registry" / "shards"
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+
+    shards.remember(store.cache, BASE, {WEIGHTS: SHARD}, artifact.files)
+    shards.settle(store.cache, BASE, [SHARD])
 
     assert shards.known(store.cache, BASE) == {}

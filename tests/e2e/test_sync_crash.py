@@ -82,6 +82,17 @@ def test_a_second_sync_waits_for_the_lock_and_gives_up_with_75(synced: Repositor
     assert "another sync holds" in ran.err
 
 
+def test_a_state_folder_that_cannot_be_is_a_problem_of_the_user(repository: Repository) -> None:
+    (repository.root / ".registry").write_text("in the way")
+
+    assert repository.run("plan").code == 0
+    ran = repository.run("sync")
+
+    assert ran.code == 1
+    assert "/.registry" in ran.err
+    assert "hint: check the folder" in ran.err
+
+
 def test_a_tracking_server_that_is_down_fails_nothing_and_is_caught_up(
     synced: Repository,
 ) -> None:
