@@ -19,7 +19,12 @@ Read it in the direction of the data:
     mergekit              a file of mergekit -> a merge spec, or what stands in the way (pure)
     analysis, charts      how terms agree and what a merge leaves of them; what is drawn of it
     recommendation        which method to start with, as a table of rules (pure)
+    lane, executor, gpus  MLflow beside the builds; workers, and which GPU each of them sees
+    shards                what merges of one base share in the store
     cli                   parsing, choosing the collaborators, one call, one print, an exit code
+
+What is only there to be quick, and says what reading everything would say: sealed, index, readers
+and quick_check (documents), sweep, settled and outlook (plans), validation.
 
 Doors to the outside, one file each: documents (yaml), schema (jsonschema), git, store (dvc),
 tracking (mlflow), plots (matplotlib), worker (`python -m merger`). Nothing here knows a tensor.

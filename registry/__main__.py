@@ -15,6 +15,8 @@ import click
 
 from registry.errors import EXIT_BUG, Interrupted, InvalidCatalog, RegistryError
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
@@ -22,7 +24,11 @@ def main() -> NoReturn:
     # What a command reads it needs until its end: looking for garbage in it every 700 objects takes
     # a fifth of the time of a plan of 100,000 models.
     gc.set_threshold(200_000)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # All is done and told. While Python takes itself apart, for half a second with MLflow in it,
+    # signals do what the system has them do, and would make another code of this one.
+    _ignore_signals()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -80,12 +86,16 @@ def _tell_bug() -> None:
 def _take_signals() -> None:
     def interrupt(number: int, _: FrameType | None) -> NoReturn:
         # A second signal must not interrupt the cleaning up after the first.
-        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(other, signal.SIG_IGN)
+        _ignore_signals()
         raise Interrupted(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, interrupt)
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def room(size: int, folder: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         msg = f"{folder}: the disk is full, up to {size} bytes are needed"
-        raise NotNow(msg, "free some space, for example with registry gc") from error
+        raise NotNow(msg, "free some space there, then run the same command again") from error
 
 
 @contextlib.contextmanager

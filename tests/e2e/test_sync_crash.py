@@ -72,6 +72,20 @@ def test_killed_at_random_moments_the_next_sync_converges(
     assert sorted(path.suffix for path in builds.iterdir()) == [".dvc"] * 4 + [".json"] * 4
 
 
+def test_a_signal_after_the_last_word_changes_no_exit_code(synced: Repository) -> None:
+    synced.edit(MERGE, "weight: 0.8", "weight: 0.6")
+    process = subprocess.Popen(
+        [*REGISTRY, "sync"], cwd=synced.root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    assert any(b" done" in line for line in process.stdout)
+    time.sleep(0.03)  # Python takes itself apart, which takes ten times as long
+
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(30) == 0
+
+
 def test_a_second_sync_waits_for_the_lock_and_gives_up_with_75(synced: Repository) -> None:
     synced.edit(MERGE, "weight: 0.8", "weight: 0.6")
     with (synced.root / ".registry/lock").open("a") as file:
