@@ -175,19 +175,20 @@ def _between(blocks: Blocks, window: tuple[float, float], keep: int, gather: int
     collected: Magnitudes = np.empty(gather, _magnitudes(blocks[0][:0]).dtype)
     for index in range(len(blocks)):
         magnitudes = torch.abs(blocks[index])
-        is_above, is_top = marks.above(magnitudes, high), marks.equal(magnitudes, high)
-        above += marks.count(is_above)
+        higher = marks.count(marks.above(magnitudes, high))
+        from_top = marks.at_least(magnitudes, high)
+        tops = marks.count(from_top) - higher
+        above += higher
         bottoms, inside = 0, magnitudes[:0]
         if low < high:
-            bottoms = marks.count(marks.equal(magnitudes, low))
-            # What is above the lower end, and neither above nor at the upper one.
-            is_inside = marks.above(magnitudes, low) ^ (is_above | is_top)
-            inside = marks.select(magnitudes, is_inside)
+            from_bottom = marks.at_least(magnitudes, low)
+            inside = marks.select(magnitudes, marks.above(magnitudes, low) ^ from_top)
+            bottoms = marks.count(from_bottom) - len(inside) - tops - higher
         if filled + len(inside) > gather:
             return None
         collected[filled : filled + len(inside)] = inside.cpu().numpy()
         filled += len(inside)
-        parts.append(_Part(len(magnitudes), marks.count(is_top), len(inside), bottoms))
+        parts.append(_Part(len(magnitudes), tops, len(inside), bottoms))
     return _chosen(window, parts, collected[:filled], above, keep)
 
 

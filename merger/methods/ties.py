@@ -54,22 +54,22 @@ def _counts(terms: int) -> torch.dtype:
 
 
 def elect(counted: Tally, election: str) -> torch.Tensor:
-    """Return the elected sign per element: +1, -1, or 0 for a tie (TIES step 2), (n,).
+    """Return the elected sign per element: +1, -1, or 0 for a tie (TIES step 2), (n,) in int8.
 
     `total` is the sign of the sum of the values, `frequency` the sign of the sum of their signs;
     with `unweighted_` before it the values are those before the weights. The total is formed as
     (sum of the positive) + (sum of the negative values): it is 0 exactly where both weigh the same.
     """
     if election.removeprefix(UNWEIGHTED) == "total":
-        return (counted.positive + counted.negative).sign_()
+        return marks.signs(counted.positive + counted.negative)
     dtype = counted.positive.dtype
-    return (counted.positives.to(dtype) - counted.negatives.to(dtype)).sign_()
+    return marks.signs(counted.positives.to(dtype) - counted.negatives.to(dtype))
 
 
 def break_ties(
     sign: torch.Tensor, values: Sequence[torch.Tensor], *, tie: str, majority: float
 ) -> torch.Tensor:
-    """Return the signs with every 0 decided by `tie`, (n,).
+    """Return the signs with every 0 decided by `tie`, (n,) in int8.
 
     `positive` gives +1; `largest` the sign of the largest magnitude, +1 for equal ones; `majority`
     the sign of `majority`, the sum of all elected signs of the scope, +1 if that is 0 (as the
@@ -79,12 +79,13 @@ def break_ties(
         return sign
     if tie == "largest":
         highest, lowest = peaks(values)
-        # The side of the largest magnitude, halved: it moves a 0 and nothing else.
-        decided = (highest + lowest).sign_().mul_(0.5)
-        return break_ties((sign + decided).sign_(), values, tie="positive", majority=0.0)
-    # Half a step to the deciding side moves a 0 and nothing else; cheaper than a mask.
-    decided_all = -0.5 if tie == "majority" and majority < 0 else 0.5
-    return (sign + decided_all).sign_()
+        # Two steps of the sign against one of the side: it decides where the sign is 0, only there.
+        decided = marks.signs(sign * 2 + marks.signs(highest + lowest))
+        return break_ties(decided, values, tie="positive", majority=0.0)
+    # The last bit of 1 and of -1 is set already: setting it makes a 1 of 0, and moves nothing else.
+    if tie == "majority" and majority < 0:
+        return sign.neg().bitwise_or_(1).neg_()
+    return sign | 1
 
 
 def peaks(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,7 +121,7 @@ def merge(
         positive, negative = counted.positive, counted.negative
     else:
         positive, negative = _weigh(values, weights)
-    is_positive = marks.above(sign)
+    is_positive = marks.above(sign, 0)
     merged = _pick(is_positive, negative, positive)
     if combine == "mean" or agreeing > 1:
         count = _pick(is_positive, counted.negatives, counted.positives)
@@ -133,8 +134,9 @@ def merge(
         weight = _pick(is_positive, below, above)
         # Where no weight is there, nothing is there.
         merged = _pick(marks.above(weight), torch.zeros_like(merged), merged / weight)
-    # A sign of 0 is left only by `tie: zero`.
-    return merged.mul_(sign.abs())
+    if marks.count(marks.equal(sign, 0)):  # left only by `tie: zero`
+        merged *= sign.abs().to(merged.dtype)
+    return merged
 
 
 _INTEGERS = {1: torch.uint8, 4: torch.int32, 8: torch.int64}
