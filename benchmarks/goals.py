@@ -85,7 +85,8 @@ def rows(results: Results) -> list[Row]:
 
 def at_most(limit: float, found: float, unit: str) -> Check:
     """Return the check of a number against its largest value."""
-    return Check(f"≤ {limit:g} {unit}", f"{found:.3g} {unit}", found <= limit)
+    text = f"{found:.3g}" if found < 1000 else f"{found:.0f}"
+    return Check(f"≤ {limit:g} {unit}", f"{text} {unit}", found <= limit)
 
 
 def share_of(peer: str, share: int, ours: Cost, theirs: Cost) -> Check:

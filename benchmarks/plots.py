@@ -22,6 +22,7 @@ _SETTINGS: Any = {
     "svg.fonttype": "none",
     "font.size": 9,
 }
+_HEADROOM = 1.2
 _TOOLS = {"ours": "merge-registry", "mergekit": "mergekit"}
 
 
@@ -110,6 +111,7 @@ def _drawn(
 def _svg(plot: Lines) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure  # not pyplot: it looks for a display
+    from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
@@ -121,8 +123,14 @@ def _svg(plot: Lines) -> bytes:
             axes.set_xscale("log")
         if "y" in plot.logarithmic:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, _HEADROOM * max(y for line in plot.lines.values() for _, y in line))
+        measured = sorted({round(x, 2) for line in plot.lines.values() for x, _ in line})
+        axes.xaxis.set_major_locator(FixedLocator(measured))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
         axes.set(title=plot.title, xlabel=plot.x, ylabel=plot.y)
         axes.grid(visible=True, alpha=0.3)
         axes.legend(frameon=False)

@@ -140,8 +140,8 @@ def facts(size: str) -> dict[str, Any]:
         "size": size,
         "processor": _first("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory": _first("/proc/meminfo", "MemTotal"),
-        "system": f"{platform.system()} {platform.release()}",
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in _PACKAGES},
     }
