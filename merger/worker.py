@@ -43,8 +43,10 @@ def warm_up() -> None:
 
 def _import_engine() -> None:
     """Import torch and all that a build needs, none of which the garbage collector looks at."""
-    # Importing torch makes half a million objects that stay: to look through them takes 50 ms
-    # every time, and happens some four times on the way.
+    if "merger.engine" in sys.modules:
+        return  # what an order left behind is not to be frozen: it may be garbage
+    # Importing torch makes some hundred thousand objects that stay: to look through them takes
+    # 50 ms every time, and happens some four times on the way.
     gc.disable()
     try:
         from merger import engine  # noqa: F401

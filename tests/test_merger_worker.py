@@ -211,6 +211,24 @@ def test_building_imports_neither_peft_nor_transformers(
     assert done.stdout.strip() == "[]"
 
 
+def test_what_an_order_leaves_behind_is_garbage_to_be_collected(
+    base: Path, terms: list[TermOf], tmp_path: Path
+) -> None:
+    """What torch brought is kept from the collector once; of a later order nothing is."""
+    first, second = (order_of(base, terms, tmp_path / name) for name in ("first", "second"))
+    code = "import gc, json, weakref\nfrom merger import worker\nclass Loop: pass\n"
+    code += f"assert worker.carry_out(json.loads({json.dumps(first)!r}), lambda event: None)\n"
+    code += "loop = Loop(); loop.own = loop; known = weakref.ref(loop); del loop\n"
+    code += f"assert worker.carry_out(json.loads({json.dumps(second)!r}), lambda event: None)\n"
+    code += "gc.collect(); print(gc.isenabled(), gc.get_freeze_count() > 100_000, known())"
+
+    done = subprocess.run(
+        (sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "True True None"
+
+
 def run_build(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         (*COMMAND, "build", *arguments), cwd=ROOT, capture_output=True, text=True, check=False
