@@ -84,7 +84,7 @@ def put(*path: Any) -> Change:
 PARAMETERS = ("recipe", "parameters")
 TERM = ("recipe", "terms", 0)
 REFUSED: list[tuple[Change, str, str]] = [
-    (put("numerics", 0), "numerics", "this merger computes numerics 1, found 0"),
+    (put("numerics", 0), "numerics", "this merger computes numerics 2, found 0"),
     (put("format_version", 2), "format_version", "expected 1, found 2"),
     (put("host", "here"), "host", "this field is not understood"),
     (lambda data: data.pop("output"), "output", "expected this field, found none"),

@@ -141,7 +141,7 @@ def test_iso_c_of_terms_that_cancel_is_zero() -> None:
 def test_iso_cts_shares_the_directions_out(
     size: int, terms: int, share: float, expected: tuple[int, int]
 ) -> None:
-    assert spectral._counts(Setting(size, terms, UNIT), share) == expected
+    assert spectral.counts(Setting(size, terms, UNIT), share) == expected
 
 
 def test_iso_cts_adds_directions_of_each_term() -> None:
@@ -255,10 +255,10 @@ def test_the_shared_basis_spans_all_terms_and_no_more() -> None:
         expect_close(basis @ basis.T @ tau, tau)
 
 
-def test_the_largest_entry_of_a_column_is_made_positive() -> None:
-    columns = torch.tensor([[1.0, -3.0, 0.5, -2.0], [-2.0, 1.0, 0.5, 2.0]])
+def test_the_largest_entry_of_a_row_is_made_positive() -> None:
+    parts = [torch.tensor([[1.0], [-3.0], [0.5], [-2.0]]), torch.tensor([[-2.0], [1], [0.5], [2]])]
 
-    assert spectral.fix_signs(columns).tolist() == [-1.0, -1.0, 1.0, -1.0]
+    assert spectral.row_signs(parts).tolist() == [-1.0, -1.0, 1.0, -1.0]
 
 
 def test_a_decomposition_that_does_not_converge_is_tried_on_the_transpose(

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import schemas
 from registry import worker_process
 from registry.errors import BuildFailed, Interrupted, NotNow
 from registry.worker import Progress, Worker
@@ -380,7 +381,7 @@ class TestRealWorker:
         operand = {"kind": "adapter", "name": "sql", "version": 1, "digest": digests[1]}
         build = {
             "format_version": 1,
-            "numerics": 1,
+            "numerics": schemas.numerics(),
             "base": {"kind": "base", "name": "tiny", "digest": digests[0]},
             "recipe": {
                 "method": "task_arithmetic",

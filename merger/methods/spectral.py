@@ -113,7 +113,7 @@ def iso_cts(taus: Matrices, setting: Setting, common_share: float) -> Factors:
     vectors of singular values that are zero take no part, so low-rank terms whose sum has no more
     than the common directions have none of their own left, and the result is that of Iso-C.
     """
-    common, own = _counts(setting, common_share)
+    common, own = counts(setting, common_share)
     u_common, s_common, v_common = _total(taus, setting, common)
     kept = [(u_common, s_common, v_common)]
     # An error in the common directions leaves this much more of a term that lies within them.
@@ -126,7 +126,8 @@ def iso_cts(taus: Matrices, setting: Setting, common_share: float) -> Factors:
     return _polar(u, setting) * (s.sum() / setting.size), _polar(v.T, setting).T
 
 
-def _counts(setting: Setting, common_share: float) -> tuple[int, int]:
+def counts(setting: Setting, common_share: float) -> tuple[int, int]:
+    """Return how many directions of Iso-CTS are common, and how many each term has of its own."""
     size, terms = setting.size, setting.terms
     own = min(round((size - int(size * common_share)) / terms), size // terms)
     return size - own * terms, own
@@ -136,7 +137,7 @@ def shared_basis(taus: Sequence[torch.Tensor], setting: Setting) -> torch.Tensor
     """Return U of U Σ [V₁ᵀ … V_Nᵀ] = [τ₁ … τ_N], (O, R), R the rank of all side by side.
 
     Stoica et al. 2025, "KnOTS", section 4. Their code keeps singular values above 1e-5; here those
-    that are not zero. Columns have any sign: see `fix_signs`.
+    that are not zero. Columns have any sign: see `row_signs`.
     """
     together = torch.cat(list(taus), dim=1)
     norm = _norm(together)
@@ -145,13 +146,14 @@ def shared_basis(taus: Sequence[torch.Tensor], setting: Setting) -> torch.Tensor
     return _svd(together, norm, setting)[0]
 
 
-def fix_signs(u: torch.Tensor) -> torch.Tensor:
-    """Return +1 or -1 per column, (R,), that makes its largest entry positive.
+def row_signs(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return +1 or -1 per row of parts side by side, (R,), that makes its largest entry positive.
 
     Of entries of equal magnitude the first decides.
     """
-    largest = u.abs().argmax(dim=0, keepdim=True)
-    return torch.where(u.gather(0, largest)[0] < 0, -1.0, 1.0).to(u.dtype)
+    together = torch.cat(list(parts), dim=1)
+    largest = together.abs().argmax(dim=1, keepdim=True)
+    return torch.where(together.gather(1, largest)[:, 0] < 0, -1.0, 1.0).to(together.dtype)
 
 
 Triplets = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -211,7 +213,17 @@ def _of_gram(
     for chunk in _chunks(matrix):
         exact = chunk.double()
         gram += exact @ exact.T
-    squares, vectors = torch.linalg.eigh(gram)
+    return of_gram(gram, norm, setting, count)
+
+
+def of_gram(
+    gram: torch.Tensor, norm: float, setting: Setting, count: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the vectors (n, R) and singular values (R,) of a matrix by its Gram matrix (n, n).
+
+    Float64, of which the upper triangle is read. `norm` and `count` are those of `_svd`.
+    """
+    squares, vectors = torch.linalg.eigh(gram, UPLO="U")
     values = squares.clamp(min=0).sqrt().flip(0)
     kept = _kept(values, norm, setting, count)
     return vectors.flip(1)[:, :kept], values[:kept]

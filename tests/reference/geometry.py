@@ -106,10 +106,10 @@ def iso_cts(taus: Sequence[Array], terms: int, common_share: float) -> Array:
 
 
 def shared_parts(taus: Sequence[Array]) -> tuple[Array, list[Array]]:
-    """Return KnOTS' basis, largest entries positive, and what each τᵢ is in it."""
+    """Return KnOTS' basis and what each τᵢ is in it, side by side with largest entries positive."""
     together = np.concatenate(taus, axis=1)
-    u, _, _ = _svd(together, np.linalg.norm(together))
-    u = u * np.sign(u[np.abs(u).argmax(axis=0), range(u.shape[1])])
+    u, _, v = _svd(together, np.linalg.norm(together))
+    u = u * np.sign(v[range(len(v)), np.abs(v).argmax(axis=1)])
     return u, [u.T @ tau for tau in taus]
 
 
