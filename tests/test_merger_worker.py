@@ -125,7 +125,7 @@ def test_one_worker_serves_many_orders_and_outlives_failures(
     assert refused[-1] == {
         "event": "failed",
         "kind": "input",
-        "message": "numerics: this merger computes numerics 1, found 0",
+        "message": "numerics: this merger computes numerics 2, found 0",
         "tensor": "",
         "term": "",
         "field": "numerics",
