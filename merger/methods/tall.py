@@ -36,7 +36,7 @@ def tsv_m(rows: Rows, terms: int, setting: Setting) -> RowMap:
     kept = []
     for term in range(terms):
         gram = _gram(tau for (tau,) in rows([term]))
-        kept.append(_triplets(gram, _norm(gram), setting, setting.size // setting.terms))
+        kept.append(spectral.of_gram(gram, _norm(gram), setting, setting.size // setting.terms))
     to_left = [v / s for v, s in kept]
 
     def lefts(taus: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -69,7 +69,7 @@ def iso_cts(rows: Rows, terms: int, setting: Setting, common_share: float) -> Ro
         within = to_common.T @ _across(rows, term, terms)
         gram = _gram(tau for (tau,) in rows([term]))
         norm = _norm(gram) * condition
-        v, s = _triplets(gram - within.T @ within, norm, setting, own)
+        v, s = spectral.of_gram(gram - within.T @ within, norm, setting, own)
         kept.append((v, s))
         to_own.append(v / s)
         in_common.append(within @ (v / s))
@@ -93,7 +93,7 @@ def shared_parts(
     Rows of [τ₁ … τ_N] times the first are those of `spectral.shared_basis`, in any signs.
     """
     gram = _gram(torch.cat(list(taus), dim=1) for taus in rows(range(terms)))
-    v, s = _triplets(gram, _norm(gram), setting)
+    v, s = spectral.of_gram(gram, _norm(gram), setting)
     return v / s, torch.split((v * s).T, v.shape[0] // terms, dim=1)
 
 
@@ -119,7 +119,7 @@ def _orthogonal(
 
 def _inverse_root(gram: torch.Tensor, setting: Setting) -> torch.Tensor:
     """Return what makes unit columns of this Gram matrix their polar factor: its root, inverted."""
-    v, s = _triplets(gram, _norm(gram), setting)
+    v, s = spectral.of_gram(gram, _norm(gram), setting)
     return v / s @ v.T
 
 
@@ -135,14 +135,7 @@ def _total(
             yield _sum(taus)
 
     gram = _gram(sums())
-    return _triplets(gram, sum(map(sqrt, squares)), setting, count)
-
-
-def _triplets(
-    gram: torch.Tensor, norm: float, setting: Setting, count: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return right vectors (I, R) and singular values (R,) as `spectral` counts them."""
-    return spectral.of_gram(gram, norm, setting, count)
+    return spectral.of_gram(gram, sum(map(sqrt, squares)), setting, count)
 
 
 def _gram(strips: Iterable[torch.Tensor]) -> torch.Tensor:
