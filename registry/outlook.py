@@ -162,7 +162,7 @@ def look(root: Path, index: Index) -> Outlook:
 
     def choose(others: Catalog) -> Collection[str]:
         rows.update(_still_settled(table, found, others, observation.read_altered(root)))
-        for name in _elsewhere(cache, rows):
+        for name in _elsewhere(cache, rows, table.objects):
             del rows[name]
         _spread(rows)
         return sorted(found.specs.keys() - rows.keys())
@@ -201,13 +201,16 @@ def _still_settled(
             yield name, row
 
 
-def _elsewhere(cache: Path, rows: Mapping[str, Row]) -> list[str]:
-    """Return the models of which something in the store is not what it was."""
+def _elsewhere(cache: Path, rows: Mapping[str, Row], objects: Iterable[StoredObject]) -> list[str]:
+    """Return the models of which something in the store is not what it was.
+
+    `objects` are those of all rows, each once, and may be more.
+    """
     if not cache.is_dir():
         return list(rows)
     folder = os.open(cache, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        missing = _missing(folder, settled.distinct(rows.values()))
+        missing = _missing(folder, objects)
         return [
             name
             for name, row in rows.items()

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from registry.record import BuildRecord, UnreadableRecord, compare
 from registry.request import Declaration, key_of
@@ -157,8 +157,7 @@ class _State:
     blocked: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """A model whose artifact and evaluation are what is declared, as an earlier plan found.
 
     `store` is the tracking store that its record names, if any.
@@ -201,10 +200,9 @@ def is_settled(change: Change) -> bool:
 
 def _settled(model: str, one: Settled, observed: Observed, state: _State) -> Change:
     state.digests[model] = one.model_digest
-    rows = _publishing(model, one.store, observed)
-    if not rows:
-        return Change(model, Action.NONE, (), one.key)
-    return Change(model, rows[0][0], tuple(reason for _, reason in rows), one.key)
+    if rows := _publishing(model, one.store, observed):
+        return Change(model, rows[0][0], tuple(reason for _, reason in rows), one.key)
+    return Change(model, Action.NONE, (), one.key)
 
 
 def _change(one: Declaration, observed: Observed, options: Options, state: _State) -> Change:

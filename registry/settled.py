@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,10 +46,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """All settled models; `tracked` is the stat of Git's index when no link was tracked."""
+    """All settled models; `tracked` is the stat of Git's index when no link was tracked.
+
+    `needs` and `objects` are those of all rows, each once.
+    """
 
     rows: Mapping[str, Row]
     needs: frozenset[str]
+    objects: Sequence[StoredObject]
     tracked: bytes
     told_text: bytes
 
@@ -59,7 +63,7 @@ class Table:
         return dict(zip(self.rows, json.loads(self.told_text), strict=True))
 
 
-EMPTY = Table({}, frozenset(), b"", b"[]")
+EMPTY = Table({}, frozenset(), (), b"", b"[]")
 
 
 def read(root: Path, version: str) -> Table:
@@ -129,7 +133,8 @@ def _decode(content: bytes) -> Table:
         strict=True,
     )
     rows = dict(zip(models, map(Row._make, columns), strict=True))
-    return Table(rows, frozenset(facts["needs"]), bytes.fromhex(facts["tracked"]), told)
+    needs, tracked = frozenset(facts["needs"]), bytes.fromhex(facts["tracked"])
+    return Table(rows, needs, objects, tracked, told)
 
 
 def _joined(texts: Sequence[str]) -> bytes:
@@ -159,8 +164,3 @@ def _listed(known: Sequence[Any], counts: bytes, numbers: bytes) -> Iterator[tup
 
 def _chunks(column: bytes) -> list[bytes]:
     return [column[start : start + 32] for start in range(0, len(column), 32)]
-
-
-def distinct(rows: Iterable[Row]) -> Iterable[StoredObject]:
-    """Return all objects of these models, each once, neighbours together."""
-    return dict.fromkeys(chain.from_iterable(row.objects for row in rows))

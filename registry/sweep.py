@@ -46,19 +46,8 @@ def look(root: Path) -> Sweep:
     """Return what there is now."""
     now = time.time_ns()
     others = list(walk(root, "catalog", leave=(SPECS, RECORDS)))
-    specs, records = dict[str, bytes](), dict[str, bytes]()
-    with _opened(root, SPECS) as items:
-        for item, stat in _files(root, SPECS, items, others):
-            if item.name.endswith(".yaml"):
-                specs[item.name[:-5]] = packed(stat)
-            else:
-                others.append(Entry(f"{SPECS}/{item.name}", signature(stat)))
-    with _opened(root, RECORDS) as items:
-        for item, stat in _files(root, RECORDS, items, others):
-            if item.name.endswith(".json"):
-                records[item.name[:-5]] = packed(stat)
-            elif not item.name.endswith(".dvc"):
-                others.append(Entry(f"{RECORDS}/{item.name}", signature(stat)))
+    specs = _stats(root, SPECS, ".yaml", others)
+    records = _stats(root, RECORDS, ".json", others, passed_over=".dvc")
     return Sweep(now, specs, records, tuple(sorted(others, key=lambda entry: entry.path)))
 
 
@@ -76,21 +65,37 @@ def _opened(root: Path, folder: str) -> Iterator[list[os.DirEntry[str]]]:
         os.close(descriptor)
 
 
-def _files(
-    root: Path, folder: str, items: list[os.DirEntry[str]], others: list[Entry]
-) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
-    """Yield the regular files of a folder, each with its stat; all else in it goes to `others`."""
-    for item in items:
-        if item.is_file(follow_symlinks=False):
-            if (stat := stat_of(item)) is not None:
-                yield item, stat
-        elif item.is_symlink():
-            others.append(Entry(f"{folder}/{item.name}", "", is_link=True))
-        elif not item.is_dir(follow_symlinks=False):
-            if (stat := stat_of(item)) is not None:
-                others.append(Entry(f"{folder}/{item.name}", signature(stat)))
-        elif not _is_artifact(folder, item.name):
-            others += walk(root, f"{folder}/{item.name}")
+def _stats(
+    root: Path, folder: str, suffix: str, others: list[Entry], *, passed_over: str | None = None
+) -> dict[str, bytes]:
+    """Return the packed stats of a folder's regular files with a suffix, by name without it.
+
+    All else in the folder goes to `others`, but for regular files that end in `passed_over`.
+    """
+    found = {}
+    end = -len(suffix)
+    with _opened(root, folder) as items:
+        for item in items:
+            name = item.name
+            if not item.is_file(follow_symlinks=False):
+                others += _other(root, folder, item)
+            elif name.endswith(suffix):
+                if (stat := stat_of(item)) is not None:
+                    found[name[:end]] = packed(stat)
+            elif passed_over is None or not name.endswith(passed_over):
+                others += _other(root, folder, item)
+    return found
+
+
+def _other(root: Path, folder: str, item: os.DirEntry[str]) -> Iterator[Entry]:
+    """Yield the entries of what is no spec and no record."""
+    if item.is_symlink():
+        yield Entry(f"{folder}/{item.name}", "", is_link=True)
+    elif not item.is_dir(follow_symlinks=False):
+        if (stat := stat_of(item)) is not None:
+            yield Entry(f"{folder}/{item.name}", signature(stat))
+    elif not _is_artifact(folder, item.name):
+        yield from walk(root, f"{folder}/{item.name}")
 
 
 def _is_artifact(folder: str, name: str) -> bool:

@@ -264,6 +264,24 @@ def test_a_value_that_is_no_number_stops_the_build_with_its_term(
 
 
 @pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("name", [NAME, NAME.replace("up", "down")])  # of more rows, more columns
+def test_a_value_that_its_weight_makes_infinite_stops_the_build(
+    world: World, tmp_path: Path, method: str, name: str
+) -> None:
+    large = tiny.tiny_checkpoint(tmp_path / "large", base=world.base, seed=9, dtype="float32")
+    tensors = tiny.read_tensors(large)
+    tensors[name] = tensors[name] * 1e31
+    tiny.write_safetensors(large / "model.safetensors", tensors)
+    terms = [*world.terms({"third": 1.0}), TermOf(large, 1e10, "checkpoint")]
+
+    with pytest.raises(InputError) as caught:
+        merging.build(tmp_path / "out", world.base, terms, method=method)
+
+    assert caught.value.tensor == name
+    assert "beyond the range of F32" in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ALL)
 def test_factors_whose_scale_overflows_stop_the_build(tmp_path: Path, method: str) -> None:
     base = tiny.tiny_base(tmp_path / "base", seed=1)
     huge = tiny.tiny_adapter(tmp_path / "huge", base=base, seed=1, alpha=1e41)

@@ -174,7 +174,7 @@ class Spectral:
         def weighted() -> Iterator[torch.Tensor]:
             found = _matrices(name, vectors, deltas, frame)
             for term, tau in zip(deltas, found, strict=True):
-                yield from task_arithmetic.weigh([tau], [weights[term]])
+                yield from _finite(task_arithmetic.weigh([tau], [weights[term]]))
 
         if self._recipe.method == "tsv_m":
             left, right = spectral.tsv_m(weighted, setting)
@@ -251,8 +251,8 @@ def _frame(deltas: Sequence[Delta], size: int) -> Frame | None:
     factors = [found for found in (delta.factors() for delta in deltas) if found is not None]
     if len(factors) < len(deltas) or sum(left.shape[1] for left, _ in factors) >= size:
         return None
-    if not all(is_finite(side.reshape(-1)) for pair in factors for side in pair):
-        raise _NotFiniteError
+    for pair in factors:
+        _finite(pair)
     return spectral.frame(factors)
 
 
@@ -261,9 +261,7 @@ def _rows(
 ) -> list[torch.Tensor]:
     """Return the rows of a block of some of the matrices, each times its factor, in float64."""
     taus = [deltas[term].block(block) for term in wanted]
-    if not all(map(is_finite, taus)):
-        raise _NotFiniteError
-    weighted = task_arithmetic.weigh(taus, [factors[term] for term in wanted])
+    weighted = _finite(task_arithmetic.weigh(taus, [factors[term] for term in wanted]))
     return [tau.reshape(-1, block.columns).double() for tau in weighted]
 
 
@@ -272,10 +270,15 @@ def _matrices(
 ) -> Iterator[torch.Tensor]:
     """Yield the matrices of the terms: small ones in the frame, whole ones without."""
     if frame is not None:
-        yield from frame.cores
+        yield from _finite(frame.cores)
         return
     for delta in deltas.values():
         values = torch.cat([delta.block(block) for block in vectors.blocks(name)])
-        if not is_finite(values):
-            raise _NotFiniteError
-        yield values.reshape(vectors.shapes[name])
+        yield from _finite([values.reshape(vectors.shapes[name])])
+
+
+def _finite(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Return the tensors; _NotFiniteError if one holds what is no number, maybe by its weight."""
+    if not all(is_finite(tensor.reshape(-1)) for tensor in tensors):
+        raise _NotFiniteError
+    return tensors
