@@ -50,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
     events = _claim_stdout()
     libc.keep_freed_memory()
+    # Of numpy, before anything imports it: its threads wait for work at full speed for a tenth of a
+    # second, and nobody here gives them any.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         if options.command == "build":
             return 0 if worker.carry_out(_order(options), _emitter(events)) else 1

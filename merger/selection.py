@@ -35,6 +35,7 @@ _MOST = 0.9  # share of nonzero elements from which taking the zeros out costs m
 # What is left of a window is narrowed down to so many: a narrow window of rounded values holds few
 # different ones, and introselect takes ten times as long then.
 _FEW = 1 << 12
+_INTERVAL_BITS = 10  # 1024 intervals, counted in no time beside the values
 _DIGIT = 16  # bits of one histogram of magnitudes: 65,536 bins
 
 Magnitudes = npt.NDArray[np.floating]
@@ -134,19 +135,21 @@ def _look(blocks: Blocks, share: float, sample: int) -> tuple[float, float] | No
     looked = min(count, _SAMPLED_BLOCKS + count // _BLOCKS_OF_A_SAMPLE)
     samples = []
     for number in range(looked):
-        magnitudes = _magnitudes(blocks[(2 * number + 1) * count // (2 * looked)])
-        wanted = len(magnitudes) * looked / sample
+        block = blocks[(2 * number + 1) * count // (2 * looked)]
+        wanted = len(block) * looked / sample
         stride = max(s for s in _STRIDES if s == 1 or s <= wanted)
-        samples.append(magnitudes[::stride].copy())  # or the whole block would stay in memory
-    known = np.sort(np.concatenate(samples))
+        samples.append(_magnitudes(block[::stride]))
+    known = np.concatenate(samples)
     size = len(known)
     middle = _rank(size, share)
+    known.partition(middle)
     # Blocks of rows differ more from each other than chance alone would have it.
     shares = [np.count_nonzero(one > known[middle]) / len(one) for one in samples]
     chance = float(np.sqrt(share * (1.0 - share) / size))
     spread = float(np.std(shares) / np.sqrt(len(shares)))
     margin = min(_DEVIATIONS * max(chance, spread) + 1.0 / size, _WIDEST)
     low, high = _rank(size, share + margin), _rank(size, share - margin)
+    known.partition((low, high))
     found = (float(known[low]) if low else 0.0, float(known[high]) if high < size - 1 else np.inf)
     return None if np.isnan(found).any() else found
 
@@ -205,7 +208,7 @@ def _chosen(
         return _Found(window[1], above, tops, tuple((part.size, part.tops) for part in parts))
     above += tops
     if above < keep <= above + len(collected):
-        found = _refine([torch.from_numpy(collected)], keep - above, _FEW)
+        found = _narrow(collected, keep - above)
         return _Found(
             found.value, above + found.greater, found.equal, _equals(parts, collected, found.value)
         )
@@ -214,6 +217,29 @@ def _chosen(
         equals = tuple((part.size, part.bottoms) for part in parts)
         return _Found(window[0], above, bottoms, equals)
     return None
+
+
+def _narrow(magnitudes: Magnitudes, keep: int) -> _Found:
+    """Return the `keep`-th largest of magnitudes that lie close together; not in place.
+
+    Their bits, read as whole numbers, have their order: they are counted in equal intervals between
+    the least and the largest, again and again within the interval that holds the one looked for.
+    """
+    greater = 0
+    bits: npt.NDArray[np.integer] = magnitudes.view(f"i{magnitudes.itemsize}")
+    while len(bits) > _FEW:
+        low = int(bits.min())
+        shift = max(0, (int(bits.max()) - low).bit_length() - _INTERVAL_BITS)
+        intervals = (bits - low) >> shift
+        reached = np.cumsum(np.bincount(intervals)[::-1])
+        place = int(np.searchsorted(reached, keep - greater))
+        greater += int(reached[place - 1]) if place else 0
+        bits = bits[intervals == len(reached) - 1 - place]
+        if shift == 0:  # they are all equal
+            value = bits[:1].view(magnitudes.dtype)
+            return _Found(float(value[0]), greater, len(bits))
+    found = _partition(bits.view(magnitudes.dtype).copy(), keep - greater)
+    return _Found(found.value, greater + found.greater, found.equal)
 
 
 def _equals(
