@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from merger import selection
 from merger.selection import Cut, find_cut
 from merger.sparsify import kept_count, trim
 
@@ -113,3 +114,41 @@ def test_any_tensor_is_trimmed_as_sorting_would(
     values, keep = drawn
 
     assert trimmed(values, keep, step=step, gather=gather, sample=sample) == naive(values, keep)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("levels", [3, 500, 10**9])
+@pytest.mark.parametrize("density", [0.05, 0.2, 0.7])
+def test_of_many_values_those_are_kept_that_a_sort_keeps(
+    dtype: torch.dtype, levels: int, density: float
+) -> None:
+    random = torch.Generator().manual_seed(levels)
+    values = torch.randn(300_000, generator=random, dtype=dtype)
+    values = (values * levels).round() / levels
+    keep = int(density * len(values))
+
+    cut = find_cut(blocks_of(values, 1 << 16), len(values), keep)
+
+    order = torch.argsort(values.abs(), descending=True, stable=True)
+    expected = torch.zeros_like(values)
+    expected[order[:keep]] = values[order[:keep]]
+    assert torch.equal(trim(values, cut, start=0), expected)
+
+
+@settings(deadline=None)
+@given(tensors_and_counts())
+def test_what_lies_close_together_is_told_apart(
+    given_: tuple[torch.Tensor, int],
+) -> None:
+    values, keep = given_
+    magnitudes = values.abs().numpy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_FEW", 2)
+        patch.setattr(selection, "_INTERVAL_BITS", 2)
+
+        found = selection._narrow(magnitudes, keep)
+
+    wanted = np.sort(magnitudes)[::-1][keep - 1]
+    assert found.value == wanted
+    assert found.greater == int((magnitudes > wanted).sum())
+    assert found.equal == int((magnitudes == wanted).sum())
