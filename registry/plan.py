@@ -200,9 +200,10 @@ def is_settled(change: Change) -> bool:
 
 def _settled(model: str, one: Settled, observed: Observed, state: _State) -> Change:
     state.digests[model] = one.model_digest
-    if rows := _publishing(model, one.store, observed):
-        return Change(model, rows[0][0], tuple(reason for _, reason in rows), one.key)
-    return Change(model, Action.NONE, (), one.key)
+    rows = _publishing(model, one.store, observed)
+    if not rows:
+        return Change(model, Action.NONE, (), one.key)
+    return Change(model, rows[0][0], tuple(reason for _, reason in rows), one.key)
 
 
 def _change(one: Declaration, observed: Observed, options: Options, state: _State) -> Change:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry import index
-from registry.tree import Entry, signature, stat_of, walk
+from registry.tree import Entry, entries_of, stat_of, walk
 
 SPECS = "catalog/merges"
 RECORDS = "catalog/builds"
@@ -77,29 +77,13 @@ def _stats(
     with _opened(root, folder) as items:
         for item in items:
             name = item.name
-            if not item.is_file(follow_symlinks=False):
-                others += _other(root, folder, item)
-            elif name.endswith(suffix):
+            is_file = item.is_file(follow_symlinks=False)
+            if is_file and name.endswith(suffix):
                 if (stat := stat_of(item)) is not None:
                     found[name[:end]] = packed(stat)
-            elif passed_over is None or not name.endswith(passed_over):
-                others += _other(root, folder, item)
+            elif not (is_file and passed_over and name.endswith(passed_over)):
+                others += entries_of(root, f"{folder}/{name}", item)
     return found
-
-
-def _other(root: Path, folder: str, item: os.DirEntry[str]) -> Iterator[Entry]:
-    """Yield the entries of what is no spec and no record."""
-    if item.is_symlink():
-        yield Entry(f"{folder}/{item.name}", "", is_link=True)
-    elif not item.is_dir(follow_symlinks=False):
-        if (stat := stat_of(item)) is not None:
-            yield Entry(f"{folder}/{item.name}", signature(stat))
-    elif not _is_artifact(folder, item.name):
-        yield from walk(root, f"{folder}/{item.name}")
-
-
-def _is_artifact(folder: str, name: str) -> bool:
-    return folder == RECORDS or name.startswith(".")
 
 
 def packed(stat: os.stat_result) -> bytes:

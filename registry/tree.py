@@ -60,16 +60,22 @@ def walk(root: Path, folder: str, *, leave: Collection[str] = ()) -> Iterator[En
     except FileNotFoundError:
         return
     for item in found:
-        path = f"{folder}/{item.name}"
-        facts = stat_of(item)
-        if facts is None:
-            continue
-        if stat.S_ISLNK(facts.st_mode):
-            yield Entry(path, "", is_link=True)
-        elif not stat.S_ISDIR(facts.st_mode):
-            yield Entry(path, signature(facts))
-        elif not is_opaque(path) and path not in leave:
-            yield from walk(root, path, leave=leave)
+        yield from entries_of(root, f"{folder}/{item.name}", item, leave=leave)
+
+
+def entries_of(
+    root: Path, path: str, item: os.DirEntry[str], *, leave: Collection[str] = ()
+) -> Iterator[Entry]:
+    """Yield the entry of a file that a folder lists, or all below a folder as `walk` does."""
+    facts = stat_of(item)
+    if facts is None:
+        return
+    if stat.S_ISLNK(facts.st_mode):
+        yield Entry(path, "", is_link=True)
+    elif not stat.S_ISDIR(facts.st_mode):
+        yield Entry(path, signature(facts))
+    elif not is_opaque(path) and path not in leave:
+        yield from walk(root, path, leave=leave)
 
 
 def stat_of(item: os.DirEntry[str]) -> os.stat_result | None:

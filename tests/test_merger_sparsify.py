@@ -137,10 +137,8 @@ def test_of_many_values_those_are_kept_that_a_sort_keeps(
 
 @settings(deadline=None)
 @given(tensors_and_counts())
-def test_what_lies_close_together_is_told_apart(
-    given_: tuple[torch.Tensor, int],
-) -> None:
-    values, keep = given_
+def test_what_lies_close_together_is_told_apart(drawn: tuple[torch.Tensor, int]) -> None:
+    values, keep = drawn
     magnitudes = values.abs().numpy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "_FEW", 2)
