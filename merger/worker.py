@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _FORMAT_VERSION = 1
-_TASKS = ("build", "evaluate", "analyze")
+_TASKS = ("build", "evaluate", "analyze", "search")
+_NEEDED = {"build": ("output",), "search": ("budget", "known")}
 _PACKAGES = ("torch", "safetensors", "transformers", "peft", "merge-registry")
 _SECONDS_BETWEEN_PROGRESS = 0.1
 
@@ -89,7 +90,10 @@ def _run(order: Any, emit: Emit) -> dict[str, Any]:
         from merger.engine import Limits
 
         limits = Limits(device, threads, order.get("memory_bytes") or memory.default_bytes())
-        report = (_build if task == "build" else _analyze)(order, inputs, limits, progress)
+        if task == "search":
+            report = _search(order, inputs, limits, emit)
+        else:
+            report = (_build if task == "build" else _analyze)(order, inputs, limits, progress)
     return {"event": "report", "task": task, "device_class": device_class} | report
 
 
@@ -102,7 +106,7 @@ def _checked(order: Any) -> str:
     task = order.get("task")
     if task not in _TASKS:
         raise InputError(f"expected {', '.join(_TASKS)}, found {task!r}", field="task")
-    needed = ("request", "inputs", "device", *(("output",) if task == "build" else ()))
+    needed = ("request", "inputs", "device", *_NEEDED.get(task, ()))
     for key in needed:
         if key not in order:
             raise InputError("expected this field, found none", field=key)
@@ -160,6 +164,23 @@ def _evaluate(
         raise InputError(f"no folder was given for {error.args[0]}", field="inputs") from error
     found = run(asked, model, suite, base=base, device=device.type, progress=progress)
     return {**found, "versions": _versions(*_PACKAGES)}
+
+
+def _search(
+    order: Mapping[str, Any], inputs: Mapping[str, Path], limits: Limits, emit: Emit
+) -> dict[str, Any]:
+    # Late, as above.
+    from merger import search
+    from merger.search.trial import Measured
+
+    budget = search.Budget(**order["budget"])
+    known = {row["key"]: Measured(**row) for row in order["known"]}
+
+    def tell(row: Mapping[str, Any]) -> None:
+        emit({"event": "measured", **row})
+
+    found = search.run(order["request"], inputs, limits, budget=budget, known=known, tell=tell)
+    return {"search": found, "versions": _versions(*_PACKAGES)}
 
 
 def _device(name: Any) -> torch.device:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import schemas
-from registry import crosscheck, documents, layout, readers, schema, suite_data
+from registry import crosscheck, documents, layout, readers, schema, suite_data, tuning
 from registry.errors import InvalidCatalog, Problem
 from registry.index import Index
 from registry.source import Source
@@ -210,6 +210,7 @@ def _merge(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
         labels=data.get("labels", {}),
         suspend=data.get("suspend", {}).get("reason", ""),
         dialect=recipe.get("dialect"),
+        tune=tuning.parse(data["tune"]) if "tune" in data else None,
     )
     state.sources[("merge", data["name"])] = source
 
@@ -261,8 +262,13 @@ def _suite(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
             files[path] = content
             state.problems += problems
     digest = suite_data.digest(tasks, {path.rpartition("/")[2]: f for path, f in files.items()})
-    state.suites[data["name"]] = Suite(data["name"], folder, tasks, digest)
+    lower = frozenset(task["name"] for task in data["tasks"] if _is_lower_better(task))
+    state.suites[data["name"]] = Suite(data["name"], folder, tasks, digest, lower)
     state.sources[("suite", data["name"])] = source
+
+
+def _is_lower_better(task: Mapping[str, Any]) -> bool:
+    return task["metric"] == "perplexity" or not task.get("higher_is_better", True)
 
 
 def _task(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,6 +284,9 @@ def _task(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _task_files(number: int, task: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
     files: list[tuple[tuple[str | int, ...], str]] = [(("tasks", number, "data"), task["data"])]
-    if database := task["options"].get("database"):
-        files.append((("tasks", number, "options", "database"), database))
+    files.extend(
+        (("tasks", number, "options", option), name)
+        for option in ("database", "schema")
+        if (name := task["options"].get(option))
+    )
     return files

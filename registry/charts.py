@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import accumulate, combinations
 from typing import Any
 
 from schemas.schedule import in_order, part_of
@@ -37,7 +37,25 @@ class Bars:
     """A value that means something, drawn as a line."""
 
 
-Chart = Heatmap | Bars
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Numbers over other numbers, one line per series; None where there is nothing to say.
+
+    Without `is_joined` each is a cloud of points.
+    """
+
+    title: str
+    xs: tuple[float, ...]
+    series: Mapping[str, tuple[float | None, ...]]
+    x_name: str
+    unit: str
+    is_joined: bool = True
+
+
+Chart = Heatmap | Bars | Lines
+
+_MOST_VALUES = 24
+"""Of one number that a search tried: beyond that it is a cloud, not a curve."""
 
 
 def short_names(labels: Sequence[str]) -> tuple[str, ...]:
@@ -77,6 +95,79 @@ def of_analysis(answer: Mapping[str, Any]) -> dict[str, Chart]:
             mark=1.0,
         )
     return charts
+
+
+def of_search(model: str, request: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Chart]:
+    """Return the charts of a search by name: recipes beside each other, and what was tried."""
+    shares = [one["name"] for one in request["suite"]["tasks"] if one["metric"] != "perplexity"]
+    charts: dict[str, Chart] = {}
+    if shares:
+        charts["recipes"] = _recipes(model, found, shares)
+    rows = [row for row in found["candidates"] if not row["search"]["problem"]]
+    if not rows:
+        return charts
+    objective = request["objective"]["kind"]
+    for one in request["variables"]:
+        if not one["layers"]:
+            name = f"over-{one['label'].replace(' ', '-')}"
+            charts[name] = _over(model, rows, one["label"], shares, objective)
+    scores = [row["search"]["score"] for row in rows]
+    charts["progress"] = Lines(
+        title=f"{model}: the search",
+        xs=tuple(float(row["number"]) for row in rows),
+        series={"candidate": tuple(scores), "best so far": tuple(accumulate(scores, max))},
+        x_name="candidate",
+        unit=objective,
+    )
+    return charts
+
+
+def _recipes(model: str, found: Mapping[str, Any], tasks: Sequence[str]) -> Bars:
+    rows = {
+        **{row["label"]: row for row in found["references"]},
+        "declared": found["declared"],
+        **{row["label"]: row for row in found["trials"]},
+    }
+    if found["best"]:
+        rows["tuned"] = found["best"]
+    part = "held_out" if "held_out" in found["prompts"] else "search"
+    series = {
+        label: tuple(row[part]["metrics"].get(task) for task in tasks)
+        for label, row in rows.items()
+    }
+    where = "the prompts held out" if part == "held_out" else "all prompts"
+    return Bars(f"{model}: recipes on {where}", tuple(tasks), series, unit="share")
+
+
+def _over(
+    model: str, rows: Sequence[Mapping[str, Any]], label: str, tasks: Sequence[str], objective: str
+) -> Lines:
+    """Return quality over one number: at each of its values the best candidate that has it.
+
+    Where there are many values, every candidate is a point.
+    """
+    values = sorted({float(row["values"][label]) for row in rows})
+    is_curve = len(values) <= _MOST_VALUES
+    if is_curve:
+        chosen = [
+            max(
+                (row for row in rows if row["values"][label] == value),
+                key=lambda row: (row["search"]["score"], row["search"]["mean"]),
+            )
+            for value in values
+        ]
+    else:
+        chosen = sorted(rows, key=lambda row: float(row["values"][label]))
+    series = {task: tuple(row["search"]["metrics"][task] for row in chosen) for task in tasks}
+    best = " (the best of the others at each)" if is_curve and len(chosen) < len(rows) else ""
+    return Lines(
+        title=f"{model}: quality over {label}{best}",
+        xs=tuple(float(row["values"][label]) for row in chosen),
+        series={**series, objective: tuple(row["search"]["score"] for row in chosen)},
+        x_name=label,
+        unit="on the prompts searched on",
+        is_joined=is_curve,
+    )
 
 
 def of_build(model: str, statistics: Mapping[str, Any]) -> tuple[dict[str, Chart], dict[str, Any]]:

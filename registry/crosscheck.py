@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import schemas
-from registry import output_rules, ranges
+from registry import output_rules, ranges, tuning_rules
 from registry.errors import Problem, did_you_mean
+from registry.judge import MEAN
 from registry.schema import method_parameters
 from registry.source import FieldPath, Source
 from registry.spec import Catalog, MergeSpec, Term
@@ -50,6 +51,7 @@ def check(
         found += _weights(spec, source)
         found += output_rules.check(catalog, spec, source)
         found += _evaluation(catalog, spec, source, broken)
+        found += tuning_rules.check(catalog, spec, source)
         problems += found
     problems += _cycles(catalog, sources)
     return problems
@@ -284,10 +286,10 @@ def _evaluation(
     )
     for task, gate in spec.gates.items():
         path: FieldPath = ("evaluation", "gates", task)
-        if task not in tasks:
-            hint = did_you_mean(task, tasks) or f"tasks: {', '.join(tasks)}"
+        if task not in tasks and task != MEAN:
+            hint = did_you_mean(task, [*tasks, MEAN]) or f"tasks: {', '.join(tasks)}, or {MEAN}"
             yield source.problem(path, f"suite {spec.suite} has no task {task}", hint)
-        elif gate.retention is not None and tasks[task] == "perplexity":
+        elif gate.retention is not None and tasks.get(task) == "perplexity":
             message = "retention is a share of a score, and perplexity is better when lower"
             yield source.problem((*path, "retention"), message, "use at_most")
         elif gate.retention is not None and not can_retain:

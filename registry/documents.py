@@ -340,3 +340,42 @@ def numbers(data: Any, path: Path_ = ()) -> Iterator[tuple[Path_, int | float]]:
             yield from numbers(value, (*path, index))
     elif type(data) in (int, float):
         yield path, data
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where a value stands in a text: offsets in characters, the column of a mapping's keys.
+
+    `key_end` is where its key ends, its own start if it is no value of a mapping.
+    """
+
+    key_end: int
+    start: int
+    end: int
+    column: int
+    is_flow: bool
+    is_scalar: bool
+
+
+def nodes(text: str) -> dict[Path_, Node]:
+    """Return the place of every value of a text that `parse` accepts, in the order of the text."""
+    import yaml
+
+    # Not the loader in C, whose marks count bytes where there is more than ASCII.
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    found: dict[Path_, Node] = {}
+
+    def visit(path: Path_, node: Any, key_end: int) -> None:
+        start, end = node.start_mark, node.end_mark
+        is_scalar = isinstance(node, yaml.ScalarNode)
+        is_flow = not is_scalar and bool(node.flow_style)
+        found[path] = Node(key_end, start.index, end.index, start.column, is_flow, is_scalar)
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                visit((*path, key.value), value, key.end_mark.index)
+        elif isinstance(node, yaml.SequenceNode):
+            for number, value in enumerate(node.value):
+                visit((*path, number), value, value.start_mark.index)
+
+    visit((), root, 0)
+    return found

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import inputs, judge, keys, objects, shards
+from registry import inputs, judge, keys, objects, record, shards
+from registry.errors import BuildFailed
 from registry.keys import Artifact
 from registry.plan import gates_data
 from registry.record import Evaluation, input_label
@@ -30,7 +31,12 @@ def evaluate(
     baselines: dict[str, Mapping[str, float]] = {}
     if any(gate.retention is not None for gate in one.gates.values()):
         baselines = _baselines(world, one, request)
-    verdicts = judge.judge(one.gates, metrics, baselines)
+    live = None
+    if any(gate.no_worse_than is not None for gate in one.gates.values()):
+        live = _live(world, one)
+    assert one.suite is not None
+    scale = judge.scale_of(world.catalog.suites[one.suite])
+    verdicts = judge.judge(one.gates, judge.Case(scale, metrics, baselines, live))
     return Evaluation(
         key=key_of(wanted),
         request=wanted,
@@ -46,6 +52,25 @@ def failed(evaluation: Evaluation | None) -> tuple[str, ...]:
     if evaluation is None:
         return ()
     return tuple(verdict["text"] for verdict in evaluation.verdicts if not verdict["passed"])
+
+
+def _live(world: World, one: Declaration) -> Mapping[str, float] | None:
+    """Return the metrics of what is live on the suite as it is now; None if nothing is live."""
+    try:
+        known = record.read(record.folder(world.root) / f"{one.model}.json")
+    except (FileNotFoundError, record.UnreadableRecord):
+        return None
+    if known.built is None:
+        return None
+    wanted = one.evaluation(known.built.model_digest)
+    assert wanted is not None
+    if found := keys.read_evaluation(world.store.cache, key_of(wanted)):
+        return _metrics(found)
+    artifact = keys.read(world.store.cache, known.built.key)
+    if artifact is None:
+        msg = f"{one.model}: its live version is not in the store, so nothing can be compared"
+        raise BuildFailed(msg, f"run `dvc pull catalog/builds/{one.model}.dvc`")
+    return _measure_stored(world, f"{one.model}, live", wanted, artifact)
 
 
 def _measure_stored(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.gpus import assigned
-from registry.worker import Progress, Worker
+from registry.worker import Event, Progress, Worker
 
 
 class Executor:
@@ -43,12 +43,15 @@ class Executor:
             worker.start()
 
     def run(
-        self, order: Mapping[str, Any], on_progress: Callable[[Progress], None]
+        self,
+        order: Mapping[str, Any],
+        on_progress: Callable[[Progress], None],
+        on_event: Callable[[Event], None],
     ) -> dict[str, Any]:
         """Return the report of an order; raises as `Worker.run` does."""
         worker = self._free.get()
         try:
-            return worker.run(order, on_progress)
+            return worker.run(order, on_progress, on_event=on_event)
         finally:
             self._free.put(worker)
 

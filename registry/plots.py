@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from registry.charts import Bars, Chart, Heatmap
+from registry.charts import Bars, Chart, Heatmap, Lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Okabe and Ito 2008, "Color Universal Design"; yellow is left out, on white it is lost.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#555555")
 _HATCHES = ("", "///", "...", "xxx")
+_MARKERS = ("o", "s", "^", "x")
 _DIVERGING = "PuOr"  # purple to orange through white: safe for every kind of colour blindness
 _SETTINGS: Any = {
     "svg.hashsalt": "merge-registry",
@@ -42,11 +43,17 @@ def draw(charts: Mapping[str, Chart]) -> dict[str, bytes]:
     files = {}
     with mpl.rc_context(_SETTINGS):
         for name, chart in charts.items():
-            figure = _heatmap(chart) if isinstance(chart, Heatmap) else _bars(chart)
+            figure = _figure(chart)
             files[f"{name}.png"] = _saved(figure, "png", {"Software": None})
             figure.set_layout_engine("none")  # what fits once fits again, and fitting is slow
             files[f"{name}.svg"] = _saved(figure, "svg", {"Date": None, "Creator": None})
     return files
+
+
+def _figure(chart: Chart) -> Figure:
+    if isinstance(chart, Heatmap):
+        return _heatmap(chart)
+    return _lines(chart) if isinstance(chart, Lines) else _bars(chart)
 
 
 def _saved(figure: Figure, form: str, metadata: Mapping[str, Any]) -> bytes:
@@ -134,3 +141,27 @@ def _row(axes: Axes, chart: Bars, groups: range) -> None:
     axes.set_ylabel(chart.unit)
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
     axes.set_axisbelow(True)
+
+
+def _lines(chart: Lines) -> Figure:
+    figure = _empty(chart.title, 7.0, 3.9 + 0.2 * ((len(chart.series) + 3) // 4))
+    axes = figure.add_subplot()
+    for number, (name, values) in enumerate(chart.series.items()):
+        shown = [(x, value) for x, value in zip(chart.xs, values, strict=True) if value is not None]
+        marker = _MARKERS[number // len(_COLOURS) % len(_MARKERS)]
+        axes.plot(
+            [x for x, _ in shown],
+            [value for _, value in shown],
+            color=_COLOURS[number % len(_COLOURS)],
+            linestyle="-" if chart.is_joined else "none",
+            marker=marker,
+            markersize=4,
+            label=name,
+        )
+    axes.set_xlabel(chart.x_name)
+    axes.set_ylabel(chart.unit)
+    axes.grid(linewidth=0.4, alpha=0.5)
+    axes.set_axisbelow(True)
+    if len(chart.series) > 1:
+        figure.legend(loc="outside lower center", ncols=min(len(chart.series), 4), frameon=False)
+    return figure

@@ -6,7 +6,7 @@ Knows neither files nor places nor how anything is built.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schemas.schedule import Scheduled
@@ -74,15 +74,57 @@ class Gate:
     at_least: float | None = None
     at_most: float | None = None
     retention: float | None = None
+    no_worse_than: str | None = None
 
-    def as_data(self) -> dict[str, float]:
+    def as_data(self) -> dict[str, Any]:
         """Return the conditions that are set."""
         conditions = {
             "at_least": self.at_least,
             "at_most": self.at_most,
             "retention": self.retention,
+            "no_worse_than": self.no_worse_than,
         }
         return {name: value for name, value in conditions.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Values of one number: those that a grid tries, and the bounds of any other search.
+
+    With `layers` it is a schedule of so many points.
+    """
+
+    values: tuple[float, ...]
+    low: float
+    high: float
+    layers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tune:
+    """How better numbers of a merge are looked for; no build depends on it.
+
+    `parameters` and `weights` are what is varied, by name of the parameter and of the term; `tasks`
+    are the weights of the tasks to ask, all with 1 if empty; `compare` are methods to set beside it.
+    """
+
+    strategy: str
+    objective: str
+    sigma: float
+    held_out: float
+    seed: int
+    suite: str | None
+    tasks: Mapping[str, float]
+    parameters: Mapping[str, Range]
+    weights: Mapping[str, Range]
+    compare: tuple[str, ...]
+    population: int | None
+    evaluations: int
+    minutes: float | None
+
+    def over(self, parameters: Mapping[str, Range], weights: Mapping[str, Range]) -> Tune:
+        """Return the same search over other numbers."""
+        return replace(self, parameters=parameters, weights=weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +153,7 @@ class MergeSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     suspend: str = ""
     dialect: str | None = None
+    tune: Tune | None = None
 
     def place(self, term: int) -> tuple[str | int, ...]:
         """Return where a term stands in the file: among the terms, or as its first slice."""
@@ -132,12 +175,16 @@ class MergeSpec:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """What a model is evaluated on; `digest` covers tasks and data, not the description."""
+    """What a model is evaluated on; `digest` covers tasks and data, not the description.
+
+    Nor does it cover of which tasks less is better, `lower_is_better`: that changes no number.
+    """
 
     name: str
     folder: str
     tasks: tuple[Mapping[str, Any], ...]
     digest: str
+    lower_is_better: frozenset[str] = frozenset()
 
     def metric(self, task: str) -> str:
         """Return the metric of a task of this suite."""

@@ -16,7 +16,7 @@ from registry.tree import Entry, Tree
 from schemas import canonical
 from schemas.digest import FileHash
 
-_LINE_KEYS = {"id", "prompt", "expected"}
+_LINE_KEYS = {"id", "prompt", "expected", "choices"}
 
 
 def check(tree: Tree, index: Index, entry: Entry) -> tuple[FileHash, list[Problem]]:

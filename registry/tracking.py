@@ -19,6 +19,7 @@ from typing import Any
 
 from registry import lock, tracking_text
 from registry.record import Logged
+from registry.search_log import SearchLog
 from registry.tracked import BuildLog, Operand, shortened, tags, weight_metric
 from registry.tracking_models import Models, model_of
 from registry.tracking_place import (
@@ -215,6 +216,26 @@ class Tracker:
     def unpublish(self, model: str) -> None:
         """Take the alias `live` away from a model; its versions stay."""
         self._open().take_back(model)
+
+    def log_search(self, search: SearchLog) -> str:
+        """Log a search as one run, whose steps are the candidates; return the run's id."""
+        self._open()
+        from mlflow.entities import Metric, Param
+
+        experiment = self._experiment.experiment_id
+        run = self._ask(
+            self._client.create_run, experiment, tags=dict(search.tags), run_name=search.name
+        )
+        run_id, at = run.info.run_id, run.info.start_time
+        params = [Param(key, shortened(value)) for key, value in search.params.items()]
+        for start in range(0, len(params), _BATCH):
+            self._ask(self._client.log_batch, run_id, params=params[start : start + _BATCH])
+        self._log_points(
+            run_id, [Metric(key, value, at, step) for key, step, value in search.points]
+        )
+        self._log_files(run_id, search.files)
+        self._ask(self._client.set_terminated, run_id, "FINISHED")
+        return str(run_id)
 
     def log_curve(
         self,

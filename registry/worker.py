@@ -34,7 +34,10 @@ class Progress:
     unit: str
 
 
-def _ignore(_: Progress) -> None:
+Event = Mapping[str, Any]
+
+
+def _ignore(_: Any) -> None:
     pass
 
 
@@ -67,9 +70,10 @@ class Worker:
         order: Mapping[str, Any],
         on_progress: Callable[[Progress], None] = _ignore,
         *,
+        on_event: Callable[[Event], None] = _ignore,
         timeout_seconds: float | None = None,
     ) -> dict[str, Any]:
-        """Return the report of an order.
+        """Return the report of an order; `on_event` gets what is neither progress nor the end.
 
         Raises BuildFailed if the order is refused or the worker dies, NotNow if the disk is full.
         Whatever interrupts the waiting ends the worker too: its answer would be read by the next.
@@ -78,7 +82,7 @@ class Worker:
         child = self._ready_child()
         try:
             child.send(line)
-            event = self._final_event(child, on_progress, timeout_seconds)
+            event = self._final_event(child, on_progress, on_event, timeout_seconds)
         except BaseException:
             child.end()
             raise
@@ -124,7 +128,11 @@ class Worker:
             return self._child
 
     def _final_event(
-        self, child: Child, on_progress: Callable[[Progress], None], timeout: float | None
+        self,
+        child: Child,
+        on_progress: Callable[[Progress], None],
+        on_event: Callable[[Event], None],
+        timeout: float | None,
     ) -> dict[str, Any]:
         """Return the report or the failure of the order that was sent."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -142,6 +150,8 @@ class Worker:
                 return event
             if (progress := _progress(event)) is not None:
                 on_progress(progress)
+            else:
+                on_event(event)
 
     def _death(self, child: Child) -> BuildFailed:
         if self._is_closed:

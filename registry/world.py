@@ -20,7 +20,7 @@ from registry.request import Declaration
 from registry.spec import Catalog
 from registry.store import Store
 from registry.tracking import Tracker
-from registry.worker import Progress
+from registry.worker import Event, Progress
 
 
 class Observer(Protocol):
@@ -60,12 +60,17 @@ class World:
     _tracker: Tracker | None = None
     _tracking_failed: bool = False
 
-    def run(self, model: str, order: Mapping[str, Any]) -> dict[str, Any]:
+    def run(
+        self,
+        model: str,
+        order: Mapping[str, Any],
+        on_event: Callable[[Event], None] = lambda _: None,
+    ) -> dict[str, Any]:
         """Return the report of a worker; the turn is given to other jobs meanwhile."""
         self.turn.release()
         try:
             return self.executor.run(
-                order, lambda progress: self.observer.progress(model, progress)
+                order, lambda progress: self.observer.progress(model, progress), on_event
             )
         finally:
             self.turn.acquire()

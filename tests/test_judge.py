@@ -1,12 +1,13 @@
-"""Gates by hand: at least, at most, retention."""
+"""Gates by hand: at least, at most, retention, no worse than the live version, the mean."""
 
 from __future__ import annotations
 
 import pytest
 
-from registry.judge import judge
+from registry.judge import Case, Scale, judge
 from registry.spec import Gate
 
+SQL = Scale({"sql": "sql_execution"})
 ALONE = {"adapter a@1": {"sql": 0.5}, "adapter b@1": {"sql": 0.8}}
 
 
@@ -22,13 +23,15 @@ ALONE = {"adapter a@1": {"sql": 0.5}, "adapter b@1": {"sql": 0.8}}
     ],
 )
 def test_a_gate_is_judged(gate: Gate, value: float, passed: bool, text: str) -> None:
-    (verdict,) = judge({"sql": gate}, {"sql": value}, ALONE)
+    (verdict,) = judge({"sql": gate}, Case(SQL, {"sql": value}, ALONE))
 
     assert (verdict.passed, verdict.text()) == (passed, text)
 
 
 def test_an_ingredient_that_scores_nothing_leaves_nothing_to_lose() -> None:
-    (verdict,) = judge({"sql": Gate(retention=1.0)}, {"sql": 0.0}, {"adapter a@1": {"sql": 0.0}})
+    case = Case(SQL, {"sql": 0.0}, {"adapter a@1": {"sql": 0.0}})
+
+    (verdict,) = judge({"sql": Gate(retention=1.0)}, case)
 
     assert verdict.passed
 
@@ -36,7 +39,49 @@ def test_an_ingredient_that_scores_nothing_leaves_nothing_to_lose() -> None:
 def test_every_condition_of_a_task_has_its_verdict() -> None:
     gates = {"sql": Gate(at_least=0.1, at_most=0.9, retention=0.5)}
 
-    verdicts = judge(gates, {"sql": 0.5}, ALONE)
+    verdicts = judge(gates, Case(SQL, {"sql": 0.5}, ALONE))
 
     assert [one.condition for one in verdicts] == ["at_least", "at_most", "retention"]
     assert all(one.passed for one in verdicts)
+
+
+ALL = Scale(
+    {"sql": "sql_execution", "shout": "pattern_share", "flow": "perplexity"}, {"shout", "flow"}
+)
+LIVE = {"sql": 0.8, "shout": 0.25, "flow": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "passed", "text"),
+    [
+        ("sql", 0.8, True, "sql 0.8, wanted no worse than 0.8 of the live version: passed"),
+        ("sql", 0.7, False, "sql 0.7, wanted no worse than 0.8 of the live version: failed"),
+        ("shout", 0.2, True, "shout 0.2, wanted no worse than 0.25 of the live version: passed"),
+        ("shout", 0.3, False, "shout 0.3, wanted no worse than 0.25 of the live version: failed"),
+        ("flow", 3.0, True, "flow 3, wanted no worse than 4 of the live version: passed"),
+        ("flow", 5.0, False, "flow 5, wanted no worse than 4 of the live version: failed"),
+    ],
+)
+def test_no_worse_than_the_live_version(task: str, value: float, passed: bool, text: str) -> None:
+    case = Case(ALL, {**LIVE, task: value}, live=LIVE)
+
+    (verdict,) = judge({task: Gate(no_worse_than="live")}, case)
+
+    assert (verdict.passed, verdict.text()) == (passed, text)
+
+
+def test_the_first_version_is_compared_with_nothing() -> None:
+    assert judge({"sql": Gate(no_worse_than="live")}, Case(ALL, LIVE)) == ()
+
+
+def test_the_mean_is_that_of_the_utilities() -> None:
+    gates = {"mean": Gate(at_least=0.6, retention=0.9, no_worse_than="live")}
+    mean = (0.8 + 0.75 + 0.25) / 3
+    other = {"sql": 0.8, "shout": 0.0, "flow": 2.0}
+
+    verdicts = judge(gates, Case(ALL, LIVE, {"adapter a@1": other}, live=LIVE))
+
+    assert [one.passed for one in verdicts] == [True, False, True]
+    assert [one.value for one in verdicts] == pytest.approx([mean] * 3)
+    assert verdicts[1].kept == pytest.approx(mean / ((0.8 + 1.0 + 0.5) / 3))
+    assert verdicts[1].best == pytest.approx((0.8 + 1.0 + 0.5) / 3)

@@ -7,7 +7,9 @@ Knows no recipe, no gate and no key: whether a number is good enough is judged e
     adapter        an adapter folded into the model under it
     generate       greedy answers for many prompts at once
     perplexity     how surprised the model is by a text
-    metrics        the table of metrics: text_match, json_match, sql_execution, pattern_share
+    choice         which of several texts surprises it least
+    metrics        the table of metrics: text_match, json_match, json_valid, sql_execution,
+                   pattern_share
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import schemas
-from merger.evaluate import generate, metrics, perplexity
+from merger.evaluate import choice, generate, metrics, perplexity
 from merger.evaluate import suite as suites
 from merger.evaluate.adapter import open_adapter
 from merger.evaluate.errors import EvaluationError
@@ -32,6 +34,19 @@ FORMAT_VERSION = 1
 
 Progress = Callable[[int, int, str], None]
 _Place = tuple[Task, Prompt]
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """Tasks whose prompts and options were checked, and what judges their answers."""
+
+    tasks: tuple[Task, ...]
+    scorers: Mapping[str, metrics.Scorer]
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts a model is asked."""
+        return sum(len(task.prompts) for task in self.tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +67,60 @@ def run(
 ) -> dict[str, Any]:
     """Evaluate the model in folder `model` on the suite in folder `suite`.
 
-    With `base`, `model` is an adapter and `base` the folder of the model under it. Returns the mean
-    score of every task (perplexity: over all tokens) in `metrics`, and id, answer and score of
-    every prompt in `prompts`. Raises EvaluationError.
+    With `base`, `model` is an adapter and `base` the folder of the model under it. Returns what
+    `hold` returns. Raises EvaluationError.
     """
-    _check_versions(request)
-    tasks = suites.read(request["suite"], suite)
-    asked = [task for task in tasks if task.metric != metrics.PERPLEXITY]
-    scorers = {task.name: metrics.prepare(task) for task in asked}
-    read = [task for task in tasks if task.metric == metrics.PERPLEXITY]
-    for place in _places(read):
-        place[0].expected_text(place[1])
-
+    check_versions(request)
+    exam = prepare(suites.read(request["suite"], suite))
     opened = open_model(model, device) if base is None else open_adapter(model, base, device)
-    total = sum(len(task.prompts) for task in tasks)
-    later = total - sum(len(task.prompts) for task in read)
-    answers = _answers(opened, _places(asked), lambda done: progress(done, total, "prompts"))
-    surprises = _surprises(
-        opened, _places(read), lambda done: progress(later + done, total, "prompts")
-    )
+    return hold(exam, opened, progress)
+
+
+def prepare(tasks: tuple[Task, ...]) -> Exam:
+    """Return the tasks with their scorers; everything that can be wrong without a model is told."""
+    scorers = {task.name: metrics.prepare(task) for task in tasks if not _is_read(task)}
+    for task, prompt in _places([task for task in tasks if _is_read(task)]):
+        if task.metric == metrics.CHOICE:
+            choice.check(task, prompt)
+        else:
+            task.expected_text(prompt)
+    return Exam(tasks, scorers)
+
+
+def hold(exam: Exam, model: Model, progress: Progress) -> dict[str, Any]:
+    """Put every task to a model.
+
+    Returns the mean score of every task (perplexity: over all tokens) in `metrics`, and id, answer
+    and score of every prompt in `prompts`. Raises EvaluationError.
+    """
+    read = [task for task in exam.tasks if _is_read(task)]
+    asked = [task for task in exam.tasks if not _is_read(task)]
+    later = sum(len(task.prompts) for task in asked)
+    total = exam.prompts
+    answers = _answers(model, _places(asked), lambda done: progress(done, total, "prompts"))
+    surprises = _surprises(model, read, lambda done: progress(later + done, total, "prompts"))
     results = {
-        **{task.name: _judged(scorers[task.name], answers[task.name]) for task in asked},
-        **{task.name: _read(task, surprises[task.name]) for task in read},
+        **{task.name: _judged(exam.scorers[task.name], answers[task.name]) for task in asked},
+        **{task.name: _READERS[task.metric](task, surprises[task.name]) for task in read},
     }
     return {
-        "metrics": {task.name: results[task.name].metric for task in tasks},
-        "prompts": {task.name: _rows(task, results[task.name]) for task in tasks},
+        "metrics": {task.name: results[task.name].metric for task in exam.tasks},
+        "prompts": {task.name: _rows(task, results[task.name]) for task in exam.tasks},
     }
 
 
-def _check_versions(request: Mapping[str, Any]) -> None:
+def _is_read(task: Task) -> bool:
+    """Return whether a task's texts are read by the model instead of answered."""
+    return task.metric in metrics.READ
+
+
+def _texts(task: Task, prompt: Prompt) -> tuple[str, ...]:
+    """Return what a model reads of a prompt: the expected text, or every choice."""
+    return prompt.choices if task.metric == metrics.CHOICE else (task.expected_text(prompt),)
+
+
+def check_versions(request: Mapping[str, Any]) -> None:
+    """Raise EvaluationError unless a request is of this format and this evaluator."""
     for field, known in (("format_version", FORMAT_VERSION), ("evaluator", schemas.evaluator())):
         if request.get(field) != known:
             msg = f"{field}: this evaluator is {known}, found {request.get(field)}"
@@ -113,23 +152,28 @@ def _answers(
 
 
 def _surprises(
-    model: Model, places: Sequence[_Place], on_passage: Callable[[int], None]
+    model: Model, tasks: Sequence[Task], on_prompt: Callable[[int], None]
 ) -> dict[str, list[Surprise]]:
-    """Return how surprising every passage of every task is, in the order of its prompts."""
-    passages = [_passage(model, task, prompt) for task, prompt in places]
+    """Return how surprising every text of every task is, in the order of its prompts."""
+    texts = [(*place, text) for place in _places(tasks) for text in _texts(*place)]
+    passages = [_passage(model, *one) for one in texts]
+    prompts = sum(len(task.prompts) for task in tasks)
+
+    def on_passage(done: int) -> None:
+        on_prompt(done * prompts // len(passages))
+
     try:
         found = perplexity.surprise(model, passages, on_passage)
     except NonFiniteLogit as error:
-        raise _not_a_number(places[error.index]) from error
-    surprises: dict[str, list[Surprise]] = {task.name: [] for task, _ in places}
-    for (task, _), surprise in zip(places, found, strict=True):
+        raise _not_a_number(texts[error.index][:2]) from error
+    surprises: dict[str, list[Surprise]] = {task.name: [] for task in tasks}
+    for (task, *_), surprise in zip(texts, found, strict=True):
         surprises[task.name].append(surprise)
     return surprises
 
 
-def _passage(model: Model, task: Task, prompt: Prompt) -> Passage:
+def _passage(model: Model, task: Task, prompt: Prompt, text: str) -> Passage:
     """Return what is given and what is scored; without a prompt, the text by itself."""
-    text = task.expected_text(prompt)
     if prompt.text:
         passage = Passage(_rendered(model, task, prompt), model.tokens(text, is_start=False))
     else:
@@ -178,6 +222,21 @@ def _read(task: Task, surprises: Sequence[Surprise]) -> _Result:
         if not math.isfinite(score):
             raise task.fault("perplexity is beyond all numbers here", prompt)
     return _Result(whole.perplexity, [""] * len(scores), scores)
+
+
+def _picked(task: Task, surprises: Sequence[Surprise]) -> _Result:
+    per_byte = bool(task.options.get("per_byte", False))
+    answers, start = [], 0
+    for prompt in task.prompts:
+        stop = start + len(prompt.choices)
+        answers.append(choice.chosen(prompt, surprises[start:stop], per_byte=per_byte))
+        start = stop
+    pairs = zip(task.prompts, answers, strict=True)
+    scores = [float(answer == prompt.expected) for prompt, answer in pairs]
+    return _Result(math.fsum(scores) / len(scores), answers, scores)
+
+
+_READERS = {metrics.PERPLEXITY: _read, metrics.CHOICE: _picked}
 
 
 def _rows(task: Task, result: _Result) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def _expected(task: Task, prompt: Prompt) -> Any:
     if not isinstance(prompt.expected, str):
         return prompt.expected
     try:
-        return _DECODER.decode(prompt.expected)
+        return decode(prompt.expected)
     except (ValueError, RecursionError) as error:
         raise task.fault("expected: expected a JSON value or the text of one", prompt) from error
 
@@ -66,6 +66,11 @@ def is_equal(one: Any, other: Any) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     return bool(one == other)
+
+
+def decode(text: str) -> Any:
+    """Return the value of a whole text; ValueError or RecursionError if it is no JSON."""
+    return _DECODER.decode(text)
 
 
 def _refuse(constant: str) -> Any:

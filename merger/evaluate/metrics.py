@@ -1,8 +1,9 @@
 """The table of metrics that judge answers: name to the function that prepares a task's scorer.
 
 Knows no model. A preparation checks everything that the suite's author can get wrong, before the
-first token is made; the scorer it returns only judges. Perplexity judges no answers and is in
-`perplexity`. A metric is added here, in the suite schema and in the documentation, by issue.
+first token is made; the scorer it returns only judges. Perplexity and choice judge no answers: they
+are read, in `perplexity` and `choice`. A metric is added here, in the suite schema and in the
+documentation, by issue.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from merger.evaluate import json_match, pattern_share, sql_execution, text_match
+from merger.evaluate import json_match, json_valid, pattern_share, sql_execution, text_match
 from merger.evaluate.suite import Task
 
-PERPLEXITY = "perplexity"
+PERPLEXITY, CHOICE = READ = ("perplexity", "choice")
 
 Scorer = Callable[[Sequence[str]], list[float]]
 """Answers in the order of the task's prompts to a score each, 0 or 1."""
@@ -23,6 +24,7 @@ _TABLE: Mapping[str, Callable[[Task], Scorer]] = MappingProxyType(
         "exact_match": text_match.exact,
         "contains": text_match.contains,
         "json_match": json_match.prepare,
+        "json_valid": json_valid.prepare,
         "sql_execution": sql_execution.prepare,
         "pattern_share": pattern_share.prepare,
     }
@@ -31,7 +33,7 @@ _TABLE: Mapping[str, Callable[[Task], Scorer]] = MappingProxyType(
 
 def names() -> tuple[str, ...]:
     """Return the names of all metrics, sorted."""
-    return tuple(sorted((*_TABLE, PERPLEXITY)))
+    return tuple(sorted((*_TABLE, *READ)))
 
 
 def prepare(task: Task) -> Scorer:

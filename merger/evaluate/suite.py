@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from merger.evaluate.errors import EvaluationError
 
-_LINE_KEYS = ("id", "prompt", "expected")
+_LINE_KEYS = ("id", "prompt", "expected", "choices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Prompt:
     text: str
     expected: Any
     is_expected_given: bool
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,10 @@ def _prompt(task: Task, number: int, line: bytes) -> Prompt:
     prompt = Prompt(data["id"], number, text, data.get("expected"), "expected" in data)
     if not isinstance(text, str):
         raise task.fault(f"prompt: expected a text, found {_kind(text)}", prompt)
-    return prompt
+    choices = data.get("choices", [])
+    if not isinstance(choices, list) or not all(isinstance(one, str) and one for one in choices):
+        raise task.fault("choices: expected a list of texts", prompt)
+    return replace(prompt, choices=tuple(choices))
 
 
 def _kind(value: Any) -> str:

@@ -4,6 +4,7 @@
     syncing     sync
     acting      verify, export, doctor, ui
     looking     analyze, recommend
+    tuning      tune
     making      init, add
     importing   import mergekit
 
@@ -32,6 +33,7 @@ _COMMANDS = {
     "lineage": ("reading", "Show the ingredients of a model at any depth."),
     "analyze": ("looking", "Show how terms agree and what a merge leaves of them."),
     "recommend": ("looking", "Propose a recipe for adapters, and say why."),
+    "tune": ("tuning", "Look for better numbers of a merge, and propose them."),
     "export": ("acting", "Copy a built model, byte for byte, into a folder."),
     "verify": ("acting", "Compare stored bytes with their digests."),
     "doctor": ("acting", "Check that everything is here that a sync needs."),

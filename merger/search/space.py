@@ -1,0 +1,110 @@
+"""What a search varies: numbers of a recipe, as points and as coordinates. Pure.
+
+A *point* has one value per variable, a number or a schedule, and becomes a candidate by putting
+them into the declared request. *Coordinates* are the same for methods that want real numbers in
+[0, 1]: one per number of the point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.schedule import Scheduled
+
+_DECIMALS = 4
+"""Of what is proposed: a spec is read by people, and no model is known to tell 1e-5 apart."""
+
+Point = tuple[Scheduled, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A number of the recipe: a parameter, or the weight of a term.
+
+    `values` are those that a grid tries; `low` and `high` bound it otherwise. With `layers` it is a
+    schedule of so many points over the layers and of one number each for embeddings and head.
+    """
+
+    label: str
+    parameter: str | None
+    term: int | None
+    values: tuple[float, ...]
+    low: float
+    high: float
+    layers: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many coordinates it has."""
+        return self.layers + 2 if self.layers else 1
+
+    def value(self, coordinates: Sequence[float]) -> Scheduled:
+        """Return the value at coordinates in [0, 1]."""
+        span = self.high - self.low
+        numbers = [round(self.low + span * float(one), _DECIMALS) for one in coordinates]
+        if not self.layers:
+            return numbers[0]
+        *layers, embeddings, head = numbers
+        return {"layers": layers, "embeddings": embeddings, "head": head}
+
+    def coordinates(self, value: Scheduled) -> list[float]:
+        """Return the coordinates of a value, or of the nearest that the bounds allow."""
+        if isinstance(value, Mapping):
+            points = [float(one) for one in value["layers"]]
+            mean = sum(points) / len(points)
+            inner = points if len(points) == self.layers else [mean] * max(self.layers, 1)
+            ends = [float(value.get(name, mean)) for name in ("embeddings", "head")]
+            numbers = [*inner, *ends][: self.size]
+        else:
+            numbers = [float(value)] * self.size
+        span = (self.high - self.low) or 1.0
+        return [min(max((one - self.low) / span, 0.0), 1.0) for one in numbers]
+
+    def found_in(self, request: Mapping[str, Any]) -> Scheduled:
+        """Return its value in a build request."""
+        recipe = request["recipe"]
+        value: Scheduled = (
+            recipe["parameters"][self.parameter]
+            if self.term is None
+            else recipe["terms"][self.term]["weight"]
+        )
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """All variables of a search, in their order."""
+
+    variables: tuple[Variable, ...]
+
+    def at(self, coordinates: Sequence[float]) -> Point:
+        """Return the point at coordinates, those of the first variable first."""
+        values, start = [], 0
+        for variable in self.variables:
+            values.append(variable.value(coordinates[start : start + variable.size]))
+            start += variable.size
+        return tuple(values)
+
+    def coordinates(self, point: Point) -> list[float]:
+        """Return the coordinates of a point."""
+        pairs = zip(self.variables, point, strict=True)
+        return [one for variable, value in pairs for one in variable.coordinates(value)]
+
+    def found_in(self, request: Mapping[str, Any]) -> Point:
+        """Return the point of a build request."""
+        return tuple(variable.found_in(request) for variable in self.variables)
+
+    def put(self, point: Point, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a build request with the values of a point."""
+        recipe = request["recipe"]
+        parameters = dict(recipe["parameters"])
+        terms = [dict(term) for term in recipe["terms"]]
+        for variable, value in zip(self.variables, point, strict=True):
+            if variable.term is None:
+                assert variable.parameter is not None
+                parameters[variable.parameter] = value
+            else:
+                terms[variable.term]["weight"] = value
+        return {**request, "recipe": {**recipe, "parameters": parameters, "terms": terms}}

@@ -1,0 +1,95 @@
+"""What MLflow is told about a search: one run, a step per candidate, the report as files. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from registry import tuning_report
+from schemas.canonical import canonical
+
+
+@dataclass(frozen=True, slots=True)
+class SearchLog:
+    """One search as a run: tags, parameters, metrics over the candidates' numbers, files."""
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: tuple[tuple[str, int, float], ...]
+    """Name, step (number of the candidate, 0 for all that is no candidate), value."""
+    files: Mapping[str, bytes]
+
+
+def of(
+    model: str,
+    commit: str,
+    request: Mapping[str, Any],
+    found: Mapping[str, Any],
+    files: Mapping[str, bytes],
+) -> SearchLog:
+    """Return the log of a search; `files` are its report and pictures."""
+    strategy = request["strategy"]["name"]
+    return SearchLog(
+        name=f"{model} {strategy.replace('_', '-')}",
+        tags={
+            "registry.kind": "search",
+            "registry.model": model,
+            "registry.commit": commit,
+            "mlflow.note.content": tuning_report.markdown(
+                model, request, found, files["proposal.diff"].decode()
+            ),
+        },
+        params=dict(_params(request)),
+        points=tuple(_points(found)),
+        files={
+            **{f"search/{name}": data for name, data in files.items()},
+            "search/candidates.json": json.dumps(found["candidates"], indent=1).encode(),
+        },
+    )
+
+
+def _params(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    start = request["start"]
+    yield "base", start["base"]["name"]
+    yield "method", start["recipe"]["method"]
+    yield "suite", request["suite"]["name"]
+    yield "strategy", request["strategy"]["name"]
+    yield "objective", request["objective"]["kind"]
+    yield "held_out", str(request["held_out"])
+    yield "seed", str(request["seed"])
+    for one in request["variables"]:
+        values = {name: one[name] for name in ("values", "low", "high", "layers")}
+        yield f"vary.{_name(one['label'])}", canonical(values).decode()
+
+
+def _points(found: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
+    for row in found["candidates"]:
+        yield from _candidate(row)
+    rows = {row["label"]: row for row in (*found["references"], *found["trials"])}
+    rows["declared"] = found["declared"]
+    if found["best"]:
+        rows["tuned"] = found["best"]
+    for label, row in rows.items():
+        for part in found["prompts"]:
+            if not row[part]["problem"]:
+                for task, value in row[part]["metrics"].items():
+                    yield f"{part}.{_name(label)}.{task}", 0, value
+
+
+def _candidate(row: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
+    number, told = row["number"], row["search"]
+    for label, value in row["values"].items():
+        if not isinstance(value, Mapping):
+            yield f"value.{_name(label)}", number, float(value)
+    if not told["problem"]:
+        yield "search.objective", number, told["score"]
+        for task, value in told["metrics"].items():
+            yield f"search.{task}", number, value
+
+
+def _name(label: str) -> str:
+    """Return a label as part of a metric's name: MLflow takes letters, digits, and these."""
+    return "".join(one if one.isalnum() or one in "_-./ " else "_" for one in label)

@@ -1,0 +1,231 @@
+"""A search as a table, Markdown, JSON and one HTML page: what was tried and what came of it. Pure.
+
+Every number is told twice where prompts were held out: on those that the search looked at, and on
+those that it did not.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from registry.report import table, weight_text
+from schemas.expression import number
+
+PARTS = ("search", "held_out")
+_PART_NAMES = {"search": "searched on", "held_out": "held out"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One recipe in the table: a reference, a given recipe, or what was found."""
+
+    label: str
+    kind: str
+    values: str
+    parts: Mapping[str, Mapping[str, Any]]
+
+
+def lines(found: Mapping[str, Any]) -> list[Line]:
+    """Return the rows of the table: references, the declared recipe, others, the best one."""
+    kinds = (
+        ("reference", found["references"]),
+        ("recipe", [found["declared"]]),
+        ("recipe", found["trials"]),
+    )
+    rows = [_line(one, kind, "") for kind, many in kinds for one in many]
+    if best := found["best"]:
+        rows.append(_line({**best, "label": "tuned"}, "tuned", values_text(best["values"])))
+    return rows
+
+
+def _line(row: Mapping[str, Any], kind: str, values: str) -> Line:
+    parts = {part: row[part] for part in PARTS if part in row}
+    return Line(row["label"], kind, values, parts)
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """Return the values of a candidate on one line."""
+    return ", ".join(
+        f"{label} {weight_text(value).lstrip('+') if isinstance(value, Mapping) else number(value)}"
+        for label, value in values.items()
+    )
+
+
+def is_better(found: Mapping[str, Any]) -> bool:
+    """Return whether the best candidate beats the declared recipe on what was searched on."""
+    best, declared = found["best"], found["declared"]["search"]
+    if best is None:
+        return False
+    if declared["score"] is None:
+        return True
+    pairs = [(one["score"], one["mean"]) for one in (best["search"], declared)]
+    return bool(pairs[0] > pairs[1])
+
+
+def text(model: str, request: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Return a search as people read it on a terminal."""
+    return "\n".join([headline(model, request, found), "", *_tables(request, found)])
+
+
+def headline(model: str, request: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Return what was searched, on how much, and why it ended."""
+    strategy = request["strategy"]["name"].replace("_", "-")
+    varied = ", ".join(one["label"] for one in request["variables"]) or "nothing"
+    prompts = {part: sum(many.values()) for part, many in found["prompts"].items()}
+    held = f", {prompts['held_out']} held out" if "held_out" in prompts else ""
+    ended = {
+        "all was tried": "all of them",
+        "evaluations": "the budget of evaluations",
+        "time": "the budget of minutes",
+    }.get(found["ended"], found["ended"])
+    return (
+        f"{model}: {strategy} over {varied}; {len(found['candidates'])} candidates ({ended}), "
+        f"{prompts['search']} prompts of {request['suite']['name']} each{held}"
+    )
+
+
+def _tables(request: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    tasks = [task["name"] for task in request["suite"]["tasks"]]
+    rows = lines(found)
+    objective = request["objective"]["kind"]
+    for part in found["prompts"]:
+        head = (_PART_NAMES[part], objective, *tasks, "")
+        yield from table(
+            [
+                (one.label, *_cells(one.parts[part], tasks), one.values)
+                for one in rows
+                if part in one.parts
+            ],
+            head=head,
+        )
+        yield ""
+    if found["front"]:
+        yield f"{len(found['front'])} candidates that none beats in every task:"
+        yield from (f"  {line}" for line in _front(found, tasks))
+
+
+def _cells(part: Mapping[str, Any], tasks: Sequence[str]) -> tuple[str, ...]:
+    if part["problem"]:
+        return ("-", *("-" for _ in tasks))
+    score = "" if part.get("score") is None else f"{part['score']:.3f}"
+    return (score, *(f"{part['metrics'][task]:.3g}" for task in tasks))
+
+
+def _front(found: Mapping[str, Any], tasks: Sequence[str]) -> Iterator[str]:
+    rows = [row for row in found["candidates"] if row["number"] in set(found["front"])]
+    rows.sort(key=lambda row: (-row["search"]["score"], row["number"]))
+    return table(
+        [
+            (f"#{row['number']}", *_cells(row["search"], tasks), values_text(row["values"]))
+            for row in rows[:12]
+        ]
+    )
+
+
+def as_data(
+    model: str,
+    request: Mapping[str, Any],
+    found: Mapping[str, Any],
+    *,
+    key: str,
+    proposal: str,
+) -> dict[str, Any]:
+    """Return a search as plain data for scripts; `proposal` is the diff of the spec."""
+    return {"model": model, "key": key, "request": request, **found, "proposal": proposal}
+
+
+def markdown(
+    model: str, request: Mapping[str, Any], found: Mapping[str, Any], proposal: str
+) -> str:
+    """Return a search as Markdown."""
+    tasks = [task["name"] for task in request["suite"]["tasks"]]
+    blocks = [f"# {model}, tuned", headline(model, request, found)]
+    for part in found["prompts"]:
+        head = (_PART_NAMES[part], request["objective"]["kind"], *tasks, "values")
+        body = [
+            (one.label, *_cells(one.parts[part], tasks), one.values)
+            for one in lines(found)
+            if part in one.parts
+        ]
+        blocks.append("\n".join(_markdown_table(head, body)))
+    blocks.append(f"```diff\n{proposal}```" if proposal else "The declared recipe is kept.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}th,td{padding:.25rem .7rem;text-align:right}
+th:first-child,td:first-child,td:last-child{text-align:left}thead{border-bottom:2px solid #444}
+tr.tuned{font-weight:600;background:#eef6ee}tr.reference{color:#666}
+pre{background:#f6f6f6;padding:1rem;overflow-x:auto}img{max-width:100%}
+"""
+
+
+def html(
+    model: str,
+    request: Mapping[str, Any],
+    found: Mapping[str, Any],
+    proposal: str,
+    pictures: Mapping[str, bytes],
+) -> str:
+    """Return a search as one page that needs no other file and no network."""
+    tasks = [task["name"] for task in request["suite"]["tasks"]]
+    body = [f"<h1>{escape(model)}, tuned</h1>", f"<p>{escape(headline(model, request, found))}</p>"]
+    for part in found["prompts"]:
+        head = (_PART_NAMES[part], request["objective"]["kind"], *tasks, "values")
+        body.append(
+            _html_table(head, [one for one in lines(found) if part in one.parts], part, tasks)
+        )
+    if proposal:
+        body.append(f"<h2>Proposed edit</h2><pre>{escape(proposal)}</pre>")
+    for name, data in pictures.items():
+        if name.endswith(".svg"):
+            source = base64.b64encode(data).decode()
+            body.append(
+                f'<p><img alt="{escape(name)}" src="data:image/svg+xml;base64,{source}"></p>'
+            )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<title>{escape(model)}, tuned</title><style>{_STYLE}</style>{''.join(body)}</html>\n"
+    )
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Line], part: str, tasks: Sequence[str]) -> str:
+    cells = "".join(f"<th>{escape(one)}</th>" for one in head)
+    lines_ = []
+    for one in rows:
+        row = (one.label, *_cells(one.parts[part], tasks), one.values)
+        inside = "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        lines_.append(f'<tr class="{one.kind}">{inside}</tr>')
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines_)}</tbody></table>"
+
+
+def reasons(request: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Return why the proposed values are better, on one line."""
+    best, declared = found["best"]["search"], found["declared"]["search"]
+    kind = request["objective"]["kind"]
+    before = "not measurable" if declared["score"] is None else f"{declared['score']:.3f}"
+    told = f"{kind} {before} -> {best['score']:.3f} where it was searched"
+    if "held_out" in found["best"]:
+        out = [found[one]["held_out"]["score"] for one in ("declared", "best")]
+        shown = ["not measurable" if one is None else f"{one:.3f}" for one in out]
+        told += f", {shown[0]} -> {shown[1]} on the prompts held out"
+    return told
+
+
+def changes(
+    found: Mapping[str, Any], places: Mapping[str, tuple[str | int, ...]]
+) -> dict[tuple[str | int, ...], Any]:
+    """Return the values to write into the spec, by their places."""
+    return {places[label]: value for label, value in found["best"]["values"].items()}
