@@ -170,6 +170,30 @@ def _over(
     )
 
 
+def of_quality(model: str, quality: Quality) -> dict[str, Chart]:
+    """Return the charts of a quality report: every model beside the others, and what was kept."""
+    tasks = [one.task for one in quality.tasks if one.metric != "perplexity"]
+    charts: dict[str, Chart] = {}
+    if tasks:
+        charts["tasks"] = Bars(
+            f"{model}: base, ingredients alone, merged",
+            tuple(tasks),
+            {
+                label: tuple(metrics.get(task) for task in tasks)
+                for label, metrics in quality.models.items()
+            },
+            unit="share",
+        )
+    charts["retention"] = Bars(
+        f"{model}: what is kept of the best ingredient",
+        tuple(one.task for one in quality.tasks),
+        {"retention": tuple(one.retention for one in quality.tasks)},
+        unit="share of the best ingredient alone",
+        mark=1.0,
+    )
+    return charts
+
+
 def of_build(model: str, statistics: Mapping[str, Any]) -> tuple[dict[str, Chart], dict[str, Any]]:
     """Return the charts of a build's statistics by name, and their numbers as plain data."""
     labels = [term["term"] for term in statistics["terms"]]

@@ -161,7 +161,9 @@ def _told(
         return report.as_json(data)
     if form == "markdown":
         return tuning_report.markdown(model, request, found, proposal)
-    told = [tuning_report.text(model, request, found), f"report  {folder / 'report.html'}"]
+    told = [tuning_report.text(model, request, found)]
+    told += [f"hint    {one}" for one in tuning_report.hints(request, found)]
+    told.append(f"report  {folder / 'report.html'}")
     if proposal:
         told += [
             f"better  {tuning_report.reasons(request, found)}",
