@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate, combinations
 from typing import Any
 
+from registry.quality import Quality
 from schemas.schedule import in_order, part_of
 
 

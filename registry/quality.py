@@ -92,8 +92,14 @@ class Quality:
         }
 
 
-def of_evaluation(evaluation: Evaluation, suite: Suite) -> Quality | None:
-    """Return the quality that an evaluation tells of, None if its tasks are not the suite's now."""
+def of_evaluation(evaluation: Evaluation, suites: Mapping[str, Suite]) -> Quality | None:
+    """Return the quality that an evaluation tells of.
+
+    None if nothing was measured beside the model, or the suite has other tasks by now.
+    """
+    suite = suites.get(evaluation.request["suite"]["name"])
+    if suite is None:
+        return None
     scale = judge.scale_of(suite)
     if evaluation.metrics.keys() != scale.kinds.keys():
         return None

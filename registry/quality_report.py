@@ -8,13 +8,13 @@ from typing import Any
 from registry import page
 from registry.quality import Quality, TaskQuality
 from registry.report import table
-from schemas.expression import number
 
 
-def text(model: str, quality: Quality) -> str:
-    """Return the report as people read it on a terminal."""
-    lines = [headline(model, quality), "", *table(_rows(quality), head=_head(quality))]
-    lines += ["", *(f"lost: {one}" for one in quality.lost)] if quality.lost else []
+def text(model: str, quality: Quality, verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Return the report as people read it on a terminal, with the verdicts of the gates."""
+    lines = [headline(model, quality), "", *table(_rows(quality), head=_head(quality)), ""]
+    lines += [f"lost  {one}" for one in quality.lost]
+    lines += [f"gate  {verdict['text']}" for verdict in verdicts]
     return "\n".join(lines)
 
 
@@ -88,9 +88,7 @@ def html(
     )
 
 
-def as_data(
-    model: str, quality: Quality, verdicts: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def as_data(model: str, quality: Quality, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the report as plain data for scripts."""
     return {"model": model, **quality.as_data(), "gates": [dict(one) for one in verdicts]}
 

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from registry import tuning_report
+from registry.tracked import RunLog
 from schemas.canonical import canonical
-
-
-@dataclass(frozen=True, slots=True)
-class SearchLog:
-    """One search as a run: tags, parameters, metrics over the candidates' numbers, files."""
-
-    name: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    points: tuple[tuple[str, int, float], ...]
-    """Name, step (number of the candidate, 0 for all that is no candidate), value."""
-    files: Mapping[str, bytes]
 
 
 def of(
@@ -29,10 +17,10 @@ def of(
     request: Mapping[str, Any],
     found: Mapping[str, Any],
     files: Mapping[str, bytes],
-) -> SearchLog:
+) -> RunLog:
     """Return the log of a search; `files` are its report and pictures."""
     strategy = request["strategy"]["name"]
-    return SearchLog(
+    return RunLog(
         name=f"{model} {strategy.replace('_', '-')}",
         tags={
             "registry.kind": "search",

@@ -143,7 +143,7 @@ def _log(
     from registry import search_log
 
     log = search_log.of(spec.name, world.commit, request, found, files)
-    world.lane.submit(lambda: world.track(lambda tracker: tracker.log_search(log))).result()
+    world.lane.submit(lambda: world.track(lambda tracker: tracker.log_run(log))).result()
 
 
 def _told(
