@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate, combinations
 from typing import Any
 
+from registry import trials_report
 from registry.quality import Quality
 from schemas.schedule import in_order, part_of
 
@@ -169,6 +170,36 @@ def _over(
         unit="on the prompts searched on",
         is_joined=is_curve,
     )
+
+
+def of_trials(
+    model: str, kind: str, request: Mapping[str, Any], found: Mapping[str, Any]
+) -> dict[str, Chart]:
+    """Return the chart of recipes beside each other: curves along a line, else bars in order."""
+    tasks = [one["name"] for one in request["suite"]["tasks"]]
+    shares = [one["name"] for one in request["suite"]["tasks"] if one["metric"] != "perplexity"]
+    rows = [row for row in trials_report.shown(kind, found) if not row["search"]["problem"]]
+    if not rows:
+        return {}
+    series = {
+        task: tuple(row["search"]["metrics"][task] for row in rows)
+        for task in (tasks if kind == "line" else shares)
+    }
+    if kind == "line":
+        return {
+            f"line-{task}": Lines(
+                title=f"{model}: {task} from the first term to the second",
+                xs=tuple(float(row["label"]) for row in rows),
+                series={task: values},
+                x_name="share of the second term",
+                unit=task,
+            )
+            for task, values in series.items()
+        }
+    if not series:
+        return {}
+    labels = tuple(row["label"] for row in rows)
+    return {kind: Bars(f"{model}: {kind}, side by side", labels, series, unit="share")}
 
 
 def of_quality(model: str, quality: Quality) -> dict[str, Chart]:

@@ -39,6 +39,35 @@ def of(
     )
 
 
+def of_trials(
+    model: str,
+    kind: str,
+    commit: str,
+    request: Mapping[str, Any],
+    found: Mapping[str, Any],
+    files: Mapping[str, bytes],
+) -> RunLog:
+    """Return the log of recipes beside each other; a line has a step for each hundredth of it."""
+    return RunLog(
+        name=f"{model} {kind}",
+        tags={
+            "registry.kind": "comparison",
+            "registry.model": model,
+            "registry.commit": commit,
+            "mlflow.note.content": files["report.md"].decode(),
+        },
+        params=dict(_params(request)),
+        points=tuple(_line(found) if kind == "line" else _points(found)),
+        files={f"comparison/{name}": data for name, data in files.items()},
+    )
+
+
+def _line(found: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
+    for row in found["trials"]:
+        for task, value in row["search"]["metrics"].items():
+            yield f"line.{task}", round(100 * float(row["label"])), value
+
+
 def _params(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     start = request["start"]
     yield "base", start["base"]["name"]
