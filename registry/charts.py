@@ -9,6 +9,7 @@ from itertools import accumulate, combinations
 from typing import Any
 
 from schemas.schedule import in_order, part_of
+from schemas.utility import PERPLEXITY, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def of_analysis(answer: Mapping[str, Any]) -> dict[str, Chart]:
 
 def of_search(model: str, request: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Chart]:
     """Return the charts of a search by name: recipes beside each other, and what was tried."""
-    shares = [one["name"] for one in request["suite"]["tasks"] if one["metric"] != "perplexity"]
+    shares = [one["name"] for one in request["suite"]["tasks"] if kind_of(one) != PERPLEXITY]
     charts: dict[str, Chart] = {}
     if shares:
         charts["recipes"] = _recipes(model, found, shares)
