@@ -125,7 +125,9 @@ def by_lm_eval(base: Path, folder: Path, tmp_path: Path, shots: int) -> Any:
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    files = {split: str(folder / name) for split, name in QUIZ["dataset_kwargs"]["data_files"].items()}
+    files = {
+        split: str(folder / name) for split, name in QUIZ["dataset_kwargs"]["data_files"].items()
+    }
     kwargs = {"data_files": files, "cache_dir": str(tmp_path / "cache")}
     place = tmp_path / "tasks"
     place.mkdir()
@@ -245,7 +247,9 @@ def test_what_a_model_writes_is_filtered_and_matched(model: Model, folder: Path)
 
 @needs_lm_eval
 def test_a_rolling_perplexity_has_no_score_per_document(model: Model, folder: Path) -> None:
-    config = {key: QUIZ[key] for key in ("task", "dataset_path", "dataset_kwargs", "test_split")} | {
+    config = {
+        key: QUIZ[key] for key in ("task", "dataset_path", "dataset_kwargs", "test_split")
+    } | {
         "output_type": "loglikelihood_rolling",
         "doc_to_text": "",
         "doc_to_target": "{{question}}",
@@ -311,7 +315,10 @@ def test_other_tasks_of_a_suite_stand_beside_it_in_their_order(base: Path, folde
             task(QUIZ | {"dataset_kwargs": {"data_files": {"test": "none.jsonl"}}}),
             "quiz.yaml: expected a file beside it, found none.jsonl",
         ),
-        (task(metric="f1,none"), "options.metric: expected acc,none or acc_norm,none, found f1,none"),
+        (
+            task(metric="f1,none"),
+            "options.metric: expected acc,none or acc_norm,none, found f1,none",
+        ),
         (
             task(QUIZ | {"num_fewshot": 0}, num_fewshot=2),
             "options.num_fewshot: expected 0 as the task says, found 2",
@@ -409,7 +416,7 @@ def test_a_public_task_whose_data_is_not_at_hand_says_what_to_do(
 
     assert "suite office: task quiz: lm-eval cannot open arc_easy: " in said
     assert (
-        "its data must be at hand: run `python -c \"from lm_eval.tasks import TaskManager; "
+        'its data must be at hand: run `python -c "from lm_eval.tasks import TaskManager; '
         "TaskManager().load(['arc_easy'])\"` once where there is a network"
     ) in said
 

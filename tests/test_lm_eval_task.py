@@ -46,9 +46,15 @@ def test_a_task_of_data_and_templates_has_no_fault(data: dict[str, Any]) -> None
         ({"include": "other.yaml"}, ["include: expected a known field, found include"]),
         ({"process_docs": "utils.f"}, ["process_docs: expected a known field, found process_docs"]),
         ({"class": "a.B"}, ["class: expected a known field, found class"]),
-        ({"custom_dataset": "a.b"}, ["custom_dataset: expected a known field, found custom_dataset"]),
+        (
+            {"custom_dataset": "a.b"},
+            ["custom_dataset: expected a known field, found custom_dataset"],
+        ),
         ({"unsafe_code": True}, ["unsafe_code: expected a known field, found unsafe_code"]),
-        ({"use_prompt": "promptsource:a"}, ["use_prompt: expected a known field, found use_prompt"]),
+        (
+            {"use_prompt": "promptsource:a"},
+            ["use_prompt: expected a known field, found use_prompt"],
+        ),
         ({"task": ["a", "b"]}, ["task: expected str, found list"]),
         ({"dataset_path": "./evil"}, ["dataset_path: expected json, found ./evil"]),
         (

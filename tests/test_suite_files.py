@@ -149,7 +149,7 @@ def test_without_the_package_the_catalog_says_how_to_install_it(
         (
             "doc_to_target: answer",
             "doc_to_target: !function utils.target",
-            "quiz.yaml:9:16: doc_to_target: expected no tag, found \"!function\"\n"
+            'quiz.yaml:9:16: doc_to_target: expected no tag, found "!function"\n'
             "  hint: lm-eval would run `!function`; a suite holds data and templates, no code",
         ),
         (

@@ -38,7 +38,11 @@ class Outcome:
 
 
 def hold(model: Model, task: Task) -> Outcome:
-    """Put the prompts of a task to a model. Raises EvaluationError."""
+    """Put the prompts of a task to a model. Raises EvaluationError.
+
+    Solved examples that are drawn by chance depend on the documents before, so those of a part of a
+    task are others than those of the whole; of the same part they are always the same.
+    """
     name, kind = task.opened.task_name, task.options["metric"].partition(",")[2]
     with apart(task, "lm-eval stopped: {}"):
         found = _evaluate(model, task, name)

@@ -8,6 +8,7 @@ pinned by the digest of the documents, or a file of the suite, which is data: ch
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -50,12 +51,12 @@ def open_task(bare: Task, data: Mapping[str, Any]) -> Task:
 def apart(task: Task, message: str) -> Iterator[None]:
     """Have lm-eval work where it reaches nothing that a catalog brings; it tells by errors only.
 
-    Templates see the document's data alone. The working folder is empty, since a metric or data set
-    that is looked up by name is looked for there first, and may be a program. Whatever is raised
-    becomes an EvaluationError with `message`.
+    Templates of a suite see the document's data alone. The working folder is empty, since a metric
+    or data set that is looked up by name is looked for there first, and may be a program. Whatever
+    is raised becomes an EvaluationError with `message`.
     """
     with (
-        _sandbox(),
+        _sandbox() if lm_eval_task.is_local(task.options["task"]) else contextlib.nullcontext(),
         tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(folder),
         contextlib.redirect_stderr(io.StringIO()),  # its progress bars
@@ -108,7 +109,8 @@ def _local(task: Task, config: Mapping[str, Any]) -> Any:
     # Made here, since `load_dataset` writes a copy beside the user's models and asks the network.
     splits = DatasetDict({split: Dataset.from_list(each) for split, each in rows.items()})
     kept = {key: value for key, value in config.items() if not key.startswith("dataset_")}
-    return ConfigurableTask(config={**kept, "custom_dataset": lambda **_: splits})
+    # A copy: lm-eval writes its defaults into what it is given.
+    return ConfigurableTask(config={**copy.deepcopy(kept), "custom_dataset": lambda **_: splits})
 
 
 def _rows(task: Task, name: str) -> list[dict[str, Any]]:
