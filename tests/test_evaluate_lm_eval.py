@@ -323,6 +323,7 @@ def test_other_tasks_of_a_suite_stand_beside_it_in_their_order(base: Path, folde
             task(QUIZ | {"num_fewshot": 0}, num_fewshot=2),
             "options.num_fewshot: expected 0 as the task says, found 2",
         ),
+        (task(None), "config: expected it exactly where options.task is a file"),
         (
             task() | {"package": {"name": "lm-eval", "version": "0.1"}},
             "package: expected {'name': 'lm-eval', 'version': '0.1'}, found {'name': 'lm-eval', "
