@@ -11,6 +11,7 @@ from typing import Any
 from registry import trials_report
 from registry.quality import Quality
 from schemas.schedule import in_order, part_of
+from schemas.utility import PERPLEXITY, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def of_analysis(answer: Mapping[str, Any]) -> dict[str, Chart]:
 
 def of_search(model: str, request: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Chart]:
     """Return the charts of a search by name: recipes beside each other, and what was tried."""
-    shares = [one["name"] for one in request["suite"]["tasks"] if one["metric"] != "perplexity"]
+    shares = [one["name"] for one in request["suite"]["tasks"] if kind_of(one) != PERPLEXITY]
     charts: dict[str, Chart] = {}
     if shares:
         charts["recipes"] = _recipes(model, found, shares)

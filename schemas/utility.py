@@ -5,7 +5,19 @@ Both sides need it: `merger` to choose among candidates, `registry` to judge a m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 PERPLEXITY = "perplexity"
+LM_EVAL = "lm_eval"
+
+
+def kind_of(task: Mapping[str, Any]) -> str:
+    """Return the metric of a suite's task; lm-eval's perplexities are perplexities like ours."""
+    metric = str(task["metric"])
+    if metric == LM_EVAL and task["options"]["metric"].partition(",")[0].endswith(PERPLEXITY):
+        return PERPLEXITY
+    return metric
 
 
 def utility(metric: str, value: float, *, higher_is_better: bool) -> float:

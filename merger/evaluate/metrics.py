@@ -13,8 +13,10 @@ from types import MappingProxyType
 
 from merger.evaluate import json_match, json_valid, pattern_share, sql_execution, text_match
 from merger.evaluate.suite import Task
+from schemas.utility import LM_EVAL
 
 PERPLEXITY, CHOICE = READ = ("perplexity", "choice")
+JUDGED_OUTSIDE = (LM_EVAL,)
 
 Scorer = Callable[[Sequence[str]], list[float]]
 """Answers in the order of the task's prompts to a score each, 0 or 1."""
@@ -33,7 +35,7 @@ _TABLE: Mapping[str, Callable[[Task], Scorer]] = MappingProxyType(
 
 def names() -> tuple[str, ...]:
     """Return the names of all metrics, sorted."""
-    return tuple(sorted((*_TABLE, *READ)))
+    return tuple(sorted((*_TABLE, *READ, *JUDGED_OUTSIDE)))
 
 
 def prepare(task: Task) -> Scorer:
