@@ -249,7 +249,8 @@ def test_a_pattern_that_backtracks_for_ever_is_an_error(
             "x",
             {},
             (
-                "metric: expected one of contains, exact_match, json_match, pattern_share, "
+                "metric: expected one of choice, contains, exact_match, json_match, json_valid, lm_eval, "
+                "pattern_share, "
                 "perplexity, sql_execution, found rouge"
             ),
         ),
@@ -279,7 +280,7 @@ def test_a_mistake_of_the_suite_is_named_with_its_place(
         (b'{"id": "a", "prompt": {}}', "data.jsonl:1: prompt: expected a text, found an object"),
         (
             b'{"id": "a", "prompt": "x", "expectd": "y"}',
-            "data.jsonl:1: expectd: unknown field, expected id, prompt, expected",
+            "data.jsonl:1: expectd: unknown field, expected id, prompt, expected, choices",
         ),
         (
             b'{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}',
