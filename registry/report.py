@@ -97,6 +97,14 @@ def table(rows: Iterable[Sequence[str]], *, head: Sequence[str] = ()) -> Iterato
         yield "  ".join([*cells, row[-1]]).rstrip()
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table in Markdown."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
 def plan_markdown(plan: Plan) -> str:
     """Return a plan as a comment for a pull request: counts first, then a table, never too long."""
     lines = [

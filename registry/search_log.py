@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from registry import tuning_report
+from registry.tracked import RunLog, metric_name
 from schemas.canonical import canonical
-
-
-@dataclass(frozen=True, slots=True)
-class SearchLog:
-    """One search as a run: tags, parameters, metrics over the candidates' numbers, files."""
-
-    name: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    points: tuple[tuple[str, int, float], ...]
-    """Name, step (number of the candidate, 0 for all that is no candidate), value."""
-    files: Mapping[str, bytes]
 
 
 def of(
@@ -29,10 +17,13 @@ def of(
     request: Mapping[str, Any],
     found: Mapping[str, Any],
     files: Mapping[str, bytes],
-) -> SearchLog:
-    """Return the log of a search; `files` are its report and pictures."""
+) -> RunLog:
+    """Return the log of a search; `files` are its report and pictures.
+
+    Steps are the numbers of the candidates, 0 for all that is no candidate.
+    """
     strategy = request["strategy"]["name"]
-    return SearchLog(
+    return RunLog(
         name=f"{model} {strategy.replace('_', '-')}",
         tags={
             "registry.kind": "search",
@@ -62,7 +53,7 @@ def _params(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "seed", str(request["seed"])
     for one in request["variables"]:
         values = {name: one[name] for name in ("values", "low", "high", "layers")}
-        yield f"vary.{_name(one['label'])}", canonical(values).decode()
+        yield f"vary.{metric_name(one['label'])}", canonical(values).decode()
 
 
 def _points(found: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
@@ -76,20 +67,15 @@ def _points(found: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
         for part in found["prompts"]:
             if not row[part]["problem"]:
                 for task, value in row[part]["metrics"].items():
-                    yield f"{part}.{_name(label)}.{task}", 0, value
+                    yield f"{part}.{metric_name(label)}.{task}", 0, value
 
 
 def _candidate(row: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
     number, told = row["number"], row["search"]
     for label, value in row["values"].items():
         if not isinstance(value, Mapping):
-            yield f"value.{_name(label)}", number, float(value)
+            yield f"value.{metric_name(label)}", number, float(value)
     if not told["problem"]:
         yield "search.objective", number, told["score"]
         for task, value in told["metrics"].items():
             yield f"search.{task}", number, value
-
-
-def _name(label: str) -> str:
-    """Return a label as part of a metric's name: MLflow takes letters, digits, and these."""
-    return "".join(one if one.isalnum() or one in "_-./ " else "_" for one in label)

@@ -80,6 +80,25 @@ class BuildLog:
     pictures: Callable[[], Mapping[str, bytes]] = dict
 
 
+@dataclass(frozen=True, slots=True)
+class RunLog:
+    """What was measured and is no build, as one run: tags, parameters, points, files by path.
+
+    A point is a metric's name, its step and its value; files come with their path in the run.
+    """
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: tuple[tuple[str, int, float], ...]
+    files: Mapping[str, bytes]
+
+
+def metric_name(label: str) -> str:
+    """Return a label as part of a metric's name: MLflow takes letters, digits, and these."""
+    return "".join(one if one.isalnum() or one in "_-./ " else "_" for one in label)
+
+
 def weight_text(operand: Operand) -> str:
     """Return the weight as tags and tables show it, the shortest text that gives the number."""
     if operand.weight is None:

@@ -19,8 +19,7 @@ from typing import Any
 
 from registry import lock, tracking_text
 from registry.record import Logged
-from registry.search_log import SearchLog
-from registry.tracked import BuildLog, Operand, shortened, tags, weight_metric
+from registry.tracked import BuildLog, Operand, RunLog, shortened, tags, weight_metric
 from registry.tracking_models import Models, model_of
 from registry.tracking_place import (
     CALM,
@@ -217,23 +216,19 @@ class Tracker:
         """Take the alias `live` away from a model; its versions stay."""
         self._open().take_back(model)
 
-    def log_search(self, search: SearchLog) -> str:
-        """Log a search as one run, whose steps are the candidates; return the run's id."""
+    def log_run(self, log: RunLog) -> str:
+        """Log what is no build as a run of its own; return the run's id."""
         self._open()
         from mlflow.entities import Metric, Param
 
         experiment = self._experiment.experiment_id
-        run = self._ask(
-            self._client.create_run, experiment, tags=dict(search.tags), run_name=search.name
-        )
+        run = self._ask(self._client.create_run, experiment, tags=dict(log.tags), run_name=log.name)
         run_id, at = run.info.run_id, run.info.start_time
-        params = [Param(key, shortened(value)) for key, value in search.params.items()]
+        params = [Param(key, shortened(value)) for key, value in log.params.items()]
         for start in range(0, len(params), _BATCH):
             self._ask(self._client.log_batch, run_id, params=params[start : start + _BATCH])
-        self._log_points(
-            run_id, [Metric(key, value, at, step) for key, step, value in search.points]
-        )
-        self._log_files(run_id, search.files)
+        self._log_points(run_id, [Metric(key, value, at, step) for key, step, value in log.points])
+        self._log_files(run_id, log.files)
         self._ask(self._client.set_terminated, run_id, "FINISHED")
         return str(run_id)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from registry.report import table, weight_text
+from registry.report import markdown_table, table, weight_text
 from schemas.expression import number
 
 PARTS = ("search", "held_out")
@@ -151,16 +151,9 @@ def markdown(
             for one in lines(found)
             if part in one.parts
         ]
-        blocks.append("\n".join(_markdown_table(head, body)))
+        blocks.append("\n".join(markdown_table(head, body)))
     blocks.append(f"```diff\n{proposal}```" if proposal else "The declared recipe is kept.")
     return "\n\n".join(blocks) + "\n"
-
-
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
 
 
 _STYLE = """

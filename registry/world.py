@@ -19,6 +19,7 @@ from registry.lane import Lane
 from registry.request import Declaration
 from registry.spec import Catalog
 from registry.store import Store
+from registry.tracked import RunLog
 from registry.tracking import Tracker
 from registry.worker import Event, Progress
 
@@ -78,6 +79,10 @@ class World:
     def connect(self) -> None:
         """Have the lane import MLflow and open the store, which takes seconds, while builds run."""
         self.lane.submit(lambda: self.track(lambda tracker: tracker.store_id()))
+
+    def log_run(self, log: RunLog) -> None:
+        """Log what is no build and wait for it; a warning is all that a failure is."""
+        self.lane.submit(lambda: self.track(lambda tracker: tracker.log_run(log))).result()
 
     def track(self, what: Callable[[Tracker], Any]) -> Any:
         """Return what MLflow answers, or None after one warning: it never fails a sync.

@@ -5,6 +5,7 @@
     acting      verify, export, doctor, ui
     looking     analyze, recommend
     tuning      tune
+    serving     bench-serving
     making      init, add
     importing   import mergekit
 
@@ -34,6 +35,7 @@ _COMMANDS = {
     "analyze": ("looking", "Show how terms agree and what a merge leaves of them."),
     "recommend": ("looking", "Propose a recipe for adapters, and say why."),
     "tune": ("tuning", "Look for better numbers of a merge, and propose them."),
+    "bench-serving": ("serving", "Measure a merged model against switched adapters."),
     "export": ("acting", "Copy a built model, byte for byte, into a folder."),
     "verify": ("acting", "Compare stored bytes with their digests."),
     "doctor": ("acting", "Check that everything is here that a sync needs."),
@@ -51,8 +53,9 @@ class _Lazy(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"registry.cli.{_COMMANDS[cmd_name][0]}")
-        # `import` is no name that a function can have.
-        command: click.Command = getattr(module, {"import": "importing"}.get(cmd_name, cmd_name))
+        # `import` is no name that a function can have, nor is one with a hyphen.
+        function = {"import": "importing"}.get(cmd_name, cmd_name.replace("-", "_"))
+        command: click.Command = getattr(module, function)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

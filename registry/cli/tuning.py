@@ -10,7 +10,7 @@ import click
 
 from registry import observation, report, search, spec_edit, tuning, tuning_report, tuning_request
 from registry.cli.acting import DEVICES, open_world
-from registry.cli.session import Session, open_session
+from registry.cli.session import Session, open_session, write_files
 from registry.errors import RegistryError
 from registry.record import BuildRecord
 from registry.spec import MergeSpec, Tune
@@ -62,7 +62,7 @@ def tune(
         found = search.run(world, model, request, budget)
         proposal = _proposal(session, spec, varied, found)
         files = _files(model, request, found, proposal)
-        _write(folder, files)
+        write_files(folder, files)
         _log(world, spec, request, found, files)
     session.index.save()
     click.echo(_told(form, model, request, found, proposal, folder))
@@ -127,12 +127,6 @@ def _files(
     }
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-
-
 def _log(
     world: World,
     spec: MergeSpec,
@@ -143,7 +137,7 @@ def _log(
     from registry import search_log
 
     log = search_log.of(spec.name, world.commit, request, found, files)
-    world.lane.submit(lambda: world.track(lambda tracker: tracker.log_search(log))).result()
+    world.log_run(log)
 
 
 def _told(
