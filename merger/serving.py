@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -30,34 +28,13 @@ import torch
 from merger import memory, serving_request
 from merger.errors import InputError
 from merger.evaluate import generate
-from merger.evaluate.adapter import attach, open_adapter, tensors_of
-from merger.evaluate.model import Model, Tokens, open_model
-from merger.serving_request import MERGED, ServingRequest
+from merger.evaluate.model import Model, Tokens
+from merger.serving_modes import Folders, Mode, import_all, open_side, wait
+from merger.serving_request import ServingRequest
 
-OFF = "adapters off"
 _WARM_UP_TOKENS = 8
 
 Progress = Callable[[int, int, str], None]
-Folders = Mapping[str, Path]
-Switch = Callable[[], AbstractContextManager[Any]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mode:
-    """One way to answer; inside of `switch` it is the active one."""
-
-    name: str
-    model: Model
-    switch: Switch
-    is_adapter: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """The modes of a merged model, or of a base with its adapters, and what opening them took."""
-
-    modes: tuple[Mode, ...]
-    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +69,11 @@ def run(
     InputError, EvaluationError too.
     """
     asked = serving_request.parse(data)
-    _import(asked)
+    import_all(asked)
     before = memory.resident_bytes()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    sides = {side: _OPEN[side](asked, inputs, device) for side in asked.sides}
+    sides = {side: open_side(side, asked, inputs, device) for side in asked.sides}
     modes = [mode for side in sides.values() for mode in side.modes]
     opened = memory.resident_bytes()
     found = _measure(asked, modes, progress)
@@ -111,78 +88,6 @@ def run(
         "cuda_peak_bytes": (
             torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         ),
-    }
-
-
-def _import(asked: ServingRequest) -> None:
-    """Import what opening imports: its seconds and bytes are the program's, not a model's."""
-    import transformers  # noqa: F401
-
-    if asked.is_adapter or MERGED not in asked.sides or len(asked.sides) > 1:
-        import peft  # noqa: F401
-
-
-def _open_merged(asked: ServingRequest, inputs: Folders, device: torch.device) -> Side:
-    folder = _folder(inputs, asked.model)
-    started = time.perf_counter()
-    if asked.is_adapter:
-        model = open_adapter(folder, _folder(inputs, asked.base), device.type)
-    else:
-        model = open_model(folder, device.type)
-    _wait(device)
-    facts = _facts(time.perf_counter() - started, model.network.parameters(), folder)
-    return Side((Mode(MERGED, model, nullcontext),), {**facts, "adapters": []})
-
-
-def _open_switched(asked: ServingRequest, inputs: Folders, device: torch.device) -> Side:
-    folder = _folder(inputs, asked.base)
-    started = time.perf_counter()
-    model = open_model(folder, device.type)
-    _wait(device)
-    seconds = time.perf_counter() - started
-    facts = _facts(seconds, model.network.parameters(), folder)
-    adapters = []
-    for one in asked.adapters:
-        folder = _folder(inputs, one.digest)
-        started = time.perf_counter()
-        model = attach(model, folder, one.label)
-        _wait(device)
-        seconds = time.perf_counter() - started
-        tensors = tensors_of(model.network, one.label).values()
-        adapters.append({"label": one.label, **_facts(seconds, tensors, folder)})
-    network = model.network
-    modes = [
-        Mode(one.label, model, _switch_to(network, one.label), is_adapter=True)
-        for one in asked.adapters
-    ]
-    modes.append(Mode(OFF, model, network.disable_adapter))
-    return Side(tuple(modes), {**facts, "adapters": adapters})
-
-
-_OPEN = {MERGED: _open_merged, serving_request.SWITCHED: _open_switched}
-
-
-def _switch_to(network: Any, name: str) -> Switch:
-    @contextmanager
-    def switched() -> Iterator[None]:
-        network.set_adapter(name, inference_mode=True)
-        yield
-
-    return switched
-
-
-def _folder(inputs: Folders, digest: str) -> Path:
-    if digest not in inputs:
-        raise InputError(f"no folder was given for {digest}", field="inputs")
-    return inputs[digest]
-
-
-def _facts(seconds: float, tensors: Iterable[torch.Tensor], folder: Path) -> dict[str, Any]:
-    """Return what a set of weights took: to open, in memory as it is served, and on the disk."""
-    return {
-        "load_seconds": _seconds(seconds),
-        "weight_bytes": sum(one.numel() * one.element_size() for one in tensors),
-        "disk_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
     }
 
 
@@ -242,7 +147,7 @@ def _in_mode(mode: Mode, prompts: Sequence[Tokens], tokens: int) -> tuple[float,
     """Return the seconds of switching to a mode, and what it did with a batch of prompts."""
     started = time.perf_counter()
     with mode.switch():
-        _wait(mode.model.device)
+        wait(mode.model.device)
         seconds = time.perf_counter() - started
         return seconds, answer(mode.model, prompts, tokens)
 
@@ -265,12 +170,6 @@ def answer(model: Model, prompts: Sequence[Tokens], tokens: int) -> Timed:
                 row.append(token)
     first, *steps = (after - before for before, after in pairwise(clock))
     return Timed(first, tuple(steps), tuple(map(tuple, rows)))
-
-
-def _wait(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told; until then only the telling was timed."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _row(mode: Mode, batch: int, series: _Series) -> dict[str, Any]:

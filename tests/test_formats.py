@@ -20,6 +20,7 @@ NAMES = (
     "build-request",
     "evaluation-request",
     "analysis-request",
+    "serving-request",
     "work-order",
     "event",
     "build-record",
