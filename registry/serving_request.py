@@ -55,8 +55,8 @@ class Operands:
 def operands(model: str, built: Built, recorded: Recorded, catalog: Catalog) -> Operands:
     """Return what a built model is made of, by name.
 
-    Raises RegistryError where a merge that it is made of is another one now, where an adapter is
-    not in the catalog as it was, and where there is no adapter at all.
+    Raises RegistryError where a merge that it is made of is another one now, where the base or an
+    adapter is not in the catalog as it was, and where there is no adapter at all.
     """
     found = {one["digest"]: one for one in _leaves(model, built, recorded)}
     ordered = sorted(found.values(), key=lambda one: (one["name"], one["version"]))
@@ -66,8 +66,8 @@ def operands(model: str, built: Built, recorded: Recorded, catalog: Catalog) -> 
         named = ", ".join(map(input_label, others)) or "the base alone"
         msg = f"{model}: there is nothing to switch, it is made of {named}"
         raise RegistryError(msg, "only a merge with an adapter can be compared with switching")
-    for one in adapters:
-        known = catalog.ingredients.get((one["kind"], one["name"], one["version"]))
+    for one in (built.request["base"], *adapters):
+        known = catalog.ingredients.get((one["kind"], one["name"], one.get("version")))
         if known is None or known.digest != one["digest"]:
             msg = f"{model}: {input_label(one)} is not in the catalog as it was built"
             raise RegistryError(msg, f"run `registry sync {model}`")

@@ -161,12 +161,13 @@ def adapter(name: str, version: int = 1) -> dict[str, Any]:
 
 
 def catalog(*adapters: dict[str, Any]) -> Catalog:
-    known = {
+    known: dict[Any, Ingredient] = {
         ("adapter", one["name"], one["version"]): Ingredient(
             "adapter", one["name"], one["version"], "tiny", one["digest"], "folder"
         )
         for one in adapters
     }
+    known["base", "tiny", None] = Ingredient("base", "tiny", None, None, "sha256:b", "folder")
     return Catalog(Settings("test"), known, {}, {})
 
 

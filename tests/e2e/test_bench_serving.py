@@ -51,35 +51,30 @@ def add_checkpoint(repository: Repository) -> None:
 def test_a_merge_is_measured_against_its_adapters_and_told_everywhere(
     synced: Repository, tmp_path: Path
 ) -> None:
-    ran = synced.run(
-        "bench-serving", "both-skills", *QUICK, "--format", "json", "-o", str(tmp_path / "out")
-    )
+    add_checkpoint(synced)
+    write_merge(synced, "outer", "{merge: average}, {checkpoint: whole, version: 1, weight: 0.2}")
+    assert synced.run("sync", "outer").code == 0
+
+    ran = synced.run("bench-serving", "outer", *QUICK, "-o", str(tmp_path / "out"))
 
     assert ran.code == 0, ran.err
-    told = json.loads(ran.out)
-    assert told == json.loads((tmp_path / "out/report.json").read_text("utf-8"))
-    assert [(row["mode"], row["batch"]) for row in told["rows"]] == [
-        (mode, batch) for batch in (2, 1) for mode in MODES
+    assert [line for line in ran.err.splitlines() if line.startswith("outer  ")] == [
+        "outer  open the merged model alone",
+        "outer  open the base with its adapters alone",
+        "outer  measure both in turn",
     ]
-    assert all(row["tokens_per_second"] > 0 for row in told["rows"])
-    assert told["switch"]["count"] == 2 * 2 * 2
-    for side in told["sides"].values():
-        steps = ("before", "opened", "peak")
-        sizes = [side[f"resident_{step}_bytes"] for step in steps]
-        assert sizes == sorted(sizes)
-        assert side["load_seconds"] > 0
-    merged, switched = told["sides"]["merged"], told["sides"]["switched"]
-    assert merged["adapters"] == []
-    assert [one["label"] for one in switched["adapters"]] == ["brief@2", "formal@1"]
-    ratio = merged["weight_bytes"] / switched["adapters"][0]["weight_bytes"]
-    assert told["ratios"]["bytes_of_one_more_skill"] == pytest.approx(ratio, abs=0.01)
-    assert told["not_switched"] == []
+    told = json.loads((tmp_path / "out/report.json").read_text("utf-8"))
+    check_figures(told)
+    for mode in MODES:
+        assert f"\n{mode} " in ran.out
+    assert "\nnot switched  checkpoint whole@1: no adapter\n" in ran.out
+    assert f"\nverdict  {told['verdict']}\nreport   {tmp_path}/out/report.md" in ran.out
+    page = (tmp_path / "out/report.md").read_text("utf-8")
+    assert page.startswith(f"# outer, merged or switched\n\n**{told['verdict']}**")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "latency.png", "latency.svg", "report.json", "report.md", "throughput.png",
         "throughput.svg",
     ]  # fmt: skip
-    page = (tmp_path / "out/report.md").read_text("utf-8")
-    assert page.startswith(f"# both-skills, merged or switched\n\n**{told['verdict']}**")
     ((run,),) = rows_of(
         synced, "SELECT run_uuid FROM tags WHERE key = 'registry.kind' AND value = 'serving'"
     )
@@ -90,25 +85,24 @@ def test_a_merge_is_measured_against_its_adapters_and_told_everywhere(
         assert speeds[f"{mode}.tokens_per_second", row["batch"]] == row["tokens_per_second"]
 
 
-def test_adapters_are_found_through_a_merge_and_what_is_none_is_named(synced: Repository) -> None:
-    add_checkpoint(synced)
-    write_merge(synced, "outer", "{merge: average}, {checkpoint: whole, version: 1, weight: 0.2}")
-    assert synced.run("sync", "outer").code == 0
-
-    ran = synced.run("bench-serving", "outer", *QUICK)
-
-    assert ran.code == 0, ran.err
-    for mode in MODES:
-        assert f"\n{mode} " in ran.out
-    assert "\nnot switched  checkpoint whole@1: no adapter\n" in ran.out
-    assert "\nverdict  tokens per second, merged over switched: " in ran.out
-    assert ".registry/serving/outer/report.md" in ran.out
-    stages = [line for line in ran.err.splitlines() if line.startswith("outer  ")]
-    assert stages == [
-        "outer  open the merged model alone",
-        "outer  open the base with its adapters alone",
-        "outer  measure both in turn",
+def check_figures(told: dict[str, Any]) -> None:
+    """Assert that every way to answer was measured, and what is known of the figures."""
+    assert [(row["mode"], row["batch"]) for row in told["rows"]] == [
+        (mode, batch) for batch in (2, 1) for mode in MODES
     ]
+    assert all(min(row["speeds"]) > 0 and len(row["speeds"]) == 2 for row in told["rows"])
+    assert told["switch"]["count"] == 2 * 2 * 2
+    assert told["not_switched"] == ["checkpoint whole@1"]
+    for side in told["sides"].values():
+        steps = ("before", "opened", "peak")
+        sizes = [side[f"resident_{step}_bytes"] for step in steps]
+        assert sizes == sorted(sizes)
+        assert side["load_seconds"] > 0
+    merged, switched = told["sides"]["merged"], told["sides"]["switched"]
+    assert merged["adapters"] == []
+    assert [one["label"] for one in switched["adapters"]] == ["brief@2", "formal@1"]
+    ratio = merged["weight_bytes"] / switched["adapters"][0]["weight_bytes"]
+    assert told["ratios"]["bytes_of_one_more_skill"] == pytest.approx(ratio, abs=0.01)
 
 
 def test_what_cannot_be_compared_is_refused_with_the_cure(synced: Repository) -> None:
