@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -217,3 +219,30 @@ def test_an_adapter_of_another_shape_is_refused(world: World, tmp_path: Path) ->
 
     with pytest.raises(InputError, match="expected an adapter that PEFT opens"):
         serving.run(request, {**world.inputs, digest: odd}, torch.device("cpu"), lambda *_: None)
+
+
+def test_a_chat_template_that_refuses_a_prompt_is_told_with_its_place(
+    world: World, tmp_path: Path
+) -> None:
+    folder = tmp_path / "strict"
+    shutil.copytree(world.merged, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    settings["chat_template"] = "{{ raise_exception('no system message') }}"
+    tiny.write_json(folder / "tokenizer_config.json", settings)
+    digest = merging.digest_of(folder)
+    request = world.request(model={"digest": digest, "form": "model"}, sides=["merged"])
+
+    with pytest.raises(InputError, match="refuses this: no system message") as caught:
+        serving.run(request, {digest: folder}, torch.device("cpu"), lambda *_: None)
+
+    assert caught.value.field == "prompts[0]"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_its_memory_is_told(world: World) -> None:
+    found = serving.run(world.request(), world.inputs, torch.device("cuda"), lambda *_: None)
+
+    weights = sum(side["weight_bytes"] for side in found["sides"].values())
+    assert found["cuda_peak_bytes"] > weights
+    assert answers(found, "merged", 3) == answers(world.run(), "merged", 3)
