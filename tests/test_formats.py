@@ -22,6 +22,7 @@ NAMES = (
     "evaluation-request",
     "analysis-request",
     "search-request",
+    "serving-request",
     "work-order",
     "event",
     "build-record",
