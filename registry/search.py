@@ -151,4 +151,4 @@ class _Watch:
 
 
 def _score(event: Mapping[str, Any]) -> str:
-    return "not measurable" if event["score"] is None else f"the last {event['score']:.3f}"
+    return "not measurable" if event["score"] is None else f"the last {event['score']:.3g}"

@@ -61,7 +61,7 @@ def _cells(part: Mapping[str, Any], tasks: Sequence[str]) -> tuple[str, ...]:
     if part["problem"]:
         return ("-", *("-" for _ in tasks), part["problem"])
     score = part.get("score")
-    told = "" if score is None else f"{score:.3f}"
+    told = "" if score is None else f"{score:.3g}"
     return (told, *(f"{part['metrics'][task]:.3g}" for task in tasks), "")
 
 

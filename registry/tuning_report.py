@@ -100,7 +100,7 @@ def _tables(request: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[st
 def _cells(part: Mapping[str, Any], tasks: Sequence[str]) -> tuple[str, ...]:
     if part["problem"]:
         return ("-", *("-" for _ in tasks))
-    score = "" if part.get("score") is None else f"{part['score']:.3f}"
+    score = "" if part.get("score") is None else f"{part['score']:.3g}"
     return (score, *(f"{part['metrics'][task]:.3g}" for task in tasks))
 
 
@@ -198,11 +198,11 @@ def reasons(request: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """Return why the proposed values are better, on one line."""
     best, declared = found["best"]["search"], found["declared"]["search"]
     kind = request["objective"]["kind"]
-    before = "not measurable" if declared["score"] is None else f"{declared['score']:.3f}"
-    told = f"{kind} {before} -> {best['score']:.3f} where it was searched"
+    before = "not measurable" if declared["score"] is None else f"{declared['score']:.3g}"
+    told = f"{kind} {before} -> {best['score']:.3g} where it was searched"
     if "held_out" in found["best"]:
         out = [found[one]["held_out"]["score"] for one in ("declared", "best")]
-        shown = ["not measurable" if one is None else f"{one:.3f}" for one in out]
+        shown = ["not measurable" if one is None else f"{one:.3g}" for one in out]
         told += f", {shown[0]} -> {shown[1]} on the prompts held out"
     return told
 

@@ -5,10 +5,41 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Repository
+
+MERGE = "catalog/merges/both-skills.yaml"
+TEXTS = (
+    "the cat sat",
+    "a dog ran far",
+    "birds sing at dawn",
+    "rain fell",
+    "we walk",
+    "no one came",
+)
+TUNE = """\
+evaluation: {suite: texts}
+tune:
+  parameters: {lambda: [0.5, 1.0]}
+  weights:
+    brief: {from: -1, to: 1, steps: 3}
+  compare: [linear]
+"""
+
+
+def client_of(repository: Repository) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(f"sqlite:///{repository.root}/.registry/mlflow.db")
+
+
+def runs_of(repository: Repository, kind: str) -> list[Any]:
+    client = client_of(repository)
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    return list(client.search_runs(experiments, f"tags.`registry.kind` = '{kind}'"))
 
 
 def digests(repository: Repository) -> dict[str, str]:
@@ -44,3 +75,29 @@ def synced(synced_once: Path, tmp_path: Path) -> Repository:
     """Return a copy of the synced example; its tracking store moves along."""
     subprocess.run(["cp", "-a", str(synced_once), str(tmp_path / "models")], check=True)
     return Repository(tmp_path / "models")
+
+
+@pytest.fixture
+def asked(repository: Repository) -> Repository:
+    """Return the example with a suite of two tasks, and one merge that is to be tuned on it."""
+    suite = repository.root / "catalog/suites/texts"
+    suite.mkdir(parents=True)
+    for task in ("first", "second"):
+        rows = [
+            {"id": str(number), "prompt": task, "expected": text}
+            for number, text in enumerate(TEXTS)
+        ]
+        (suite / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = "".join(
+        f"  - {{name: {task}, metric: perplexity, data: {task}.jsonl, max_new_tokens: 1}}\n"
+        for task in ("first", "second")
+    )
+    (suite / "suite.yaml").write_text(f"kind: suite\nname: texts\ntasks:\n{tasks}")
+    declare(repository, TUNE)
+    repository.commit("a suite")
+    return repository
+
+
+def declare(repository: Repository, more: str) -> None:
+    path = repository.root / MERGE
+    path.write_text(path.read_text("utf-8").split("evaluation:")[0] + more, "utf-8")

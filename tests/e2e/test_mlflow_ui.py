@@ -19,6 +19,7 @@ import pytest
 from registry import tracking
 from registry.tracking import BuildLog, Operand, Pages, Tracker
 from tests.conftest import REGISTRY, Repository
+from tests.e2e.conftest import MERGE, declare, runs_of
 
 CHROMIUM = Path("/usr/bin/chromium")
 DRIVER = Path("/usr/bin/chromedriver")
@@ -144,6 +145,14 @@ class Browser:
             assert time.monotonic() < deadline, f"no tab was opened by {text}"
             time.sleep(0.1)
         self.driver.switch_to.window(self.driver.window_handles[-1])
+
+    def enters(self, tag: str) -> None:
+        """Look into a frame of the page."""
+        deadline = time.monotonic() + 60
+        while not (found := self.driver.find_elements("css selector", tag)):
+            assert time.monotonic() < deadline, f"no {tag} on the page"
+            time.sleep(0.2)
+        self.driver.switch_to.frame(found[0])
 
     def shoot(self, name: str) -> None:
         time.sleep(0.5)  # pictures and fade-ins
@@ -273,3 +282,79 @@ def test_what_a_real_sync_wrote_is_what_the_pages_say(
     finally:
         shown.terminate()
         assert shown.wait(30) == 143
+
+
+def test_what_was_searched_compared_and_refused_is_shown_with_its_plots(
+    asked: Repository, browser: Browser, tmp_path: Path
+) -> None:
+    assert asked.run("sync", "both-skills").code == 0
+    assert asked.run("tune", "both-skills").code == 0
+    assert asked.run("compare", "both-skills", "--by", "line", "--steps", "3").code == 0
+    declare(asked, "evaluation: {suite: texts, gates: {first: {at_most: 1.5}}}\n")
+    asked.edit(MERGE, "weight: 0.8", "weight: 3.0")
+    stopped = asked.run("sync", "both-skills")
+    assert stopped.code == 1
+    (line,) = [one for one in stopped.out.splitlines() if "gate failed: " in one]
+    reason = line.split("gate failed: ")[1]
+
+    for folder in ("tuning/both-skills", "compared/both-skills/line"):
+        browser.driver.get(f"file://{asked.root}/.registry/{folder}/report.html")
+        browser.sees("base", "adapter brief@2 alone", "first", "second")
+        assert_drawn(browser)
+        browser.shoot(f"disk-{folder.split('/')[0]}")
+
+    port = _free_port()
+    with (tmp_path / "log").open("wb") as log:
+        command = [*REGISTRY, "ui", "--no-browser", "--port", str(port)]
+        shown = subprocess.Popen(command, cwd=asked.root, stdout=log, stderr=log)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", shown, tmp_path / "log")
+        browser.driver.get((tmp_path / "log").read_text().splitlines()[0])
+        browser.clicks("both-skills")
+        browser.sees("The last attempt was not published:", reason, "Live: version 1")
+        browser.shoot("8-refused")
+        browser.clicks("what was tried")
+        browser.sees("Not published:", "both-skills", "eval.texts.first")
+        browser.shoot("9-what-was-tried")
+
+        for kind, files in (
+            ("search", ("search/progress.png", "search/over-weight-of-brief.png")),
+            ("comparison", ("comparison/line-first.png",)),
+            ("merge", ("quality/retention.png",)),
+        ):
+            run = runs_of(asked, kind)[0].info
+            page = f"http://127.0.0.1:{port}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+            for file in files:
+                browser.driver.get(f"{page}/artifacts/{file}")
+                assert_drawn(browser, file)
+                browser.shoot(file.replace("/", "-").removesuffix(".png"))
+        run = runs_of(asked, "search")[0].info
+        page = f"http://127.0.0.1:{port}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+        browser.driver.get(page)
+        told = browser.sees("searched on", "held out", "tuned", "search.objective")
+        assert "adapter formal@1 alone" in told
+        browser.shoot("10-search")
+        browser.driver.get(f"{page}/artifacts/search/report.html")
+        browser.enters("iframe")
+        browser.sees("searched on", "Proposed edit", "parameters: {lambda:")
+        browser.shoot("11-report")
+    finally:
+        shown.terminate()
+        assert shown.wait(30) == 143
+
+
+def assert_drawn(browser: Browser, name: str = "") -> None:
+    """Wait until the page shows pictures that are whole; of a run's artifact, the one so called."""
+    script = (
+        "return [...document.querySelectorAll('img')].filter(one => one.alt !== 'logo')"
+        ".map(one => [one.complete, one.naturalWidth])"
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        found = browser.driver.execute_script(script)
+        if found and all(is_whole and width > 100 for is_whole, width in found):
+            return
+        if time.monotonic() > deadline:
+            browser.shoot("not-drawn")
+            pytest.fail(f"{name}: no picture is drawn: {found}")
+        time.sleep(0.2)

@@ -15,51 +15,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import REGISTRY, Repository
+from tests.e2e.conftest import MERGE, client_of, declare, runs_of
 
 pytestmark = pytest.mark.slow
-MERGE = "catalog/merges/both-skills.yaml"
-TEXTS = (
-    "the cat sat",
-    "a dog ran far",
-    "birds sing at dawn",
-    "rain fell",
-    "we walk",
-    "no one came",
-)
-TUNE = """\
-evaluation: {suite: texts}
-tune:
-  parameters: {lambda: [0.5, 1.0]}
-  weights:
-    brief: {from: -1, to: 1, steps: 3}
-  compare: [linear]
-"""
-
-
-@pytest.fixture
-def asked(repository: Repository) -> Repository:
-    """Return the example with a suite of two tasks, and one merge that is to be tuned on it."""
-    suite = repository.root / "catalog/suites/texts"
-    suite.mkdir(parents=True)
-    for task in ("first", "second"):
-        rows = [
-            {"id": str(number), "prompt": task, "expected": text}
-            for number, text in enumerate(TEXTS)
-        ]
-        (suite / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tasks = "".join(
-        f"  - {{name: {task}, metric: perplexity, data: {task}.jsonl, max_new_tokens: 1}}\n"
-        for task in ("first", "second")
-    )
-    (suite / "suite.yaml").write_text(f"kind: suite\nname: texts\ntasks:\n{tasks}")
-    declare(repository, TUNE)
-    repository.commit("a suite")
-    return repository
-
-
-def declare(repository: Repository, more: str) -> None:
-    path = repository.root / MERGE
-    path.write_text(path.read_text("utf-8").split("evaluation:")[0] + more, "utf-8")
 
 
 def found_of(repository: Repository) -> dict[str, Any]:
@@ -78,18 +36,6 @@ def record_of(repository: Repository) -> dict[str, Any]:
     path = repository.root / "catalog/builds/both-skills.json"
     record: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return record
-
-
-def client_of(repository: Repository) -> Any:
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(f"sqlite:///{repository.root}/.registry/mlflow.db")
-
-
-def runs_of(repository: Repository, kind: str) -> list[Any]:
-    client = client_of(repository)
-    experiments = [one.experiment_id for one in client.search_experiments()]
-    return list(client.search_runs(experiments, f"tags.`registry.kind` = '{kind}'"))
 
 
 def test_what_is_found_is_proposed_as_a_diff_and_built_with_the_same_numbers(
