@@ -253,7 +253,8 @@ def _suite(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
     state.problems += files.problems
     digest = suite_data.digest(tasks, files.hashes)
     lower = frozenset(task["name"] for task in data["tasks"] if _is_lower_better(task))
-    state.suites[data["name"]] = Suite(data["name"], folder, tasks, digest, lower)
+    name, minutes = data["name"], data.get("minutes")
+    state.suites[name] = Suite(name, folder, tasks, digest, lower, minutes)
     state.sources[("suite", data["name"])] = source
 
 

@@ -43,6 +43,10 @@ class BuildFailed(RegistryError):
     """A worker refused a request or died."""
 
 
+class OutOfTime(BuildFailed):
+    """A worker took longer than it was given."""
+
+
 class VerificationFailed(RegistryError):
     """Bytes are not what their digest says."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import inputs, judge, keys, objects, record, shards
-from registry.errors import BuildFailed
+from registry.errors import BuildFailed, OutOfTime
 from registry.keys import Artifact
 from registry.plan import gates_data
 from registry.record import Evaluation, input_label
@@ -98,7 +98,14 @@ def _measure(
     folders = {wanted["model"]: str(folder), suite["digest"]: str(place)}
     if "base" in wanted:
         folders[wanted["base"]] = str(_base(world, wanted["base"]))
-    report = world.run(model, order_for(world, "evaluate", wanted, folders))
+    order = order_for(world, "evaluate", wanted, folders)
+    minutes = world.catalog.suites[suite["name"]].minutes
+    try:
+        report = world.run(model, order, timeout_seconds=minutes and 60 * minutes)
+    except OutOfTime as error:
+        msg = f"suite {suite['name']}: not done within {minutes:g} minutes: {error.message}"
+        hint = "raise `minutes` in suite.yaml, or ask fewer prompts; what was built is kept"
+        raise BuildFailed(msg, hint) from error
     _keep(world, key_of(wanted), report)
     return _metrics(report)
 

@@ -47,11 +47,14 @@ class Executor:
         order: Mapping[str, Any],
         on_progress: Callable[[Progress], None],
         on_event: Callable[[Event], None],
+        timeout_seconds: float | None = None,
     ) -> dict[str, Any]:
         """Return the report of an order; raises as `Worker.run` does."""
         worker = self._free.get()
         try:
-            return worker.run(order, on_progress, on_event=on_event)
+            return worker.run(
+                order, on_progress, on_event=on_event, timeout_seconds=timeout_seconds
+            )
         finally:
             self._free.put(worker)
 

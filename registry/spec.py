@@ -177,7 +177,8 @@ class MergeSpec:
 class Suite:
     """What a model is evaluated on; `digest` covers tasks and data, not the description.
 
-    Nor does it cover of which tasks less is better, `lower_is_better`: that changes no number.
+    Nor does it cover of which tasks less is better, `lower_is_better`, and how many `minutes` an
+    evaluation may take: neither changes a number.
     """
 
     name: str
@@ -185,6 +186,7 @@ class Suite:
     tasks: tuple[Mapping[str, Any], ...]
     digest: str
     lower_is_better: frozenset[str] = frozenset()
+    minutes: float | None = None
 
     def metric(self, task: str) -> str:
         """Return the metric of a task of this suite."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from registry.errors import BuildFailed, NotNow, RegistryError
+from registry.errors import BuildFailed, NotNow, OutOfTime, RegistryError
 from registry.worker_process import Child, environment_of
 
 
@@ -143,19 +143,21 @@ class Worker:
     ) -> dict[str, Any]:
         """Return the report or the failure of the order that was sent."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        last = "nothing done"
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 event = child.events.get(timeout=left)
             except queue.Empty:
-                msg = f"the worker gave no report within {timeout:g} s"
-                raise BuildFailed(msg, self._log_hint()) from None
+                msg = f"the worker gave no report within {timeout:g} s ({last})"
+                raise OutOfTime(msg, self._log_hint()) from None
             if event is None:
                 child.end()
                 raise self._death(child)
             if event["event"] in ("report", "failed"):
                 return event
             if (progress := _progress(event)) is not None:
+                last = f"{progress.done} of {progress.total} {progress.unit}"
                 on_progress(progress)
             else:
                 on_event(event)

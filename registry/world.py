@@ -69,13 +69,16 @@ class World:
         model: str,
         order: Mapping[str, Any],
         on_event: Callable[[Event], None] = lambda _: None,
+        timeout_seconds: float | None = None,
     ) -> dict[str, Any]:
         """Return the report of a worker; the turn is given to other jobs meanwhile."""
+
+        def on_progress(progress: Progress) -> None:
+            self.observer.progress(model, progress)
+
         self.turn.release()
         try:
-            return self.executor.run(
-                order, lambda progress: self.observer.progress(model, progress), on_event
-            )
+            return self.executor.run(order, on_progress, on_event, timeout_seconds)
         finally:
             self.turn.acquire()
 
