@@ -20,6 +20,7 @@ from registry.sweep import SweptTree
 from registry.tree import Entry, Tree, WorkingTree
 from schemas.digest import FileHash
 from schemas.stack import Slice
+from schemas.utility import LOWER_IS_BETTER
 
 _OPERANDS = ("adapter", "checkpoint", "merge")
 _SOME = Settings("none")
@@ -268,7 +269,7 @@ def _suite(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
 
 
 def _is_lower_better(task: Mapping[str, Any]) -> bool:
-    return task["metric"] == "perplexity" or not task.get("higher_is_better", True)
+    return task["metric"] in LOWER_IS_BETTER or not task.get("higher_is_better", True)
 
 
 def _task(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from registry.errors import Problem, did_you_mean
 from registry.judge import MEAN
 from registry.schema import method_parameters
 from registry.source import FieldPath, Source
-from registry.spec import Catalog, MergeSpec, Term
+from registry.spec import Catalog, Gate, MergeSpec, Term
 from schemas.schedule import numbers_of, value_at
 from schemas.stack import height, shown
+from schemas.utility import LOWER_IS_BETTER, MEASURED, PERPLEXITY
 
 Sources = Mapping[tuple[str, ...], Source]
 
@@ -289,12 +290,30 @@ def _evaluation(
         if task not in tasks and task != MEAN:
             hint = did_you_mean(task, [*tasks, MEAN]) or f"tasks: {', '.join(tasks)}, or {MEAN}"
             yield source.problem(path, f"suite {spec.suite} has no task {task}", hint)
-        elif gate.retention is not None and tasks.get(task) == "perplexity":
-            message = "retention is a share of a score, and perplexity is better when lower"
-            yield source.problem((*path, "retention"), message, "use at_most")
+        elif problem := _unfit(task, gate, tasks):
+            field, message, hint = problem
+            yield source.problem((*path, *field), message, hint)
         elif gate.retention is not None and not can_retain:
             message = "expected an adapter or checkpoint of positive weight to compare with"
             yield source.problem((*path, "retention"), message, "use at_least")
+
+
+def _unfit(
+    task: str, gate: Gate, tasks: Mapping[str, str]
+) -> tuple[tuple[str, ...], str, str] | None:
+    """Return which condition a task's metric does not allow, why, and what to do."""
+    metric = tasks.get(task)
+    if metric is None and all(one in MEASURED for one in tasks.values()):
+        return (), "a mean is of shares and perplexities, and the suite has none", "gate a task"
+    if metric == PERPLEXITY and gate.retention is not None:
+        message = "retention is a share of a score, and perplexity is better when lower"
+        return ("retention",), message, "use at_most"
+    compared = [name for name in ("retention", "no_worse_than") if getattr(gate, name) is not None]
+    if metric in MEASURED and compared:
+        message = f"{metric} is measured: no two runs and no two machines agree"
+        hint = f"use {'at_most' if metric in LOWER_IS_BETTER else 'at_least'}"
+        return (compared[0],), message, hint
+    return None
 
 
 def _cycles(catalog: Catalog, sources: Sources) -> list[Problem]:

@@ -40,7 +40,7 @@ class TaskQuality:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """All tasks of a suite, their means, and every model's metrics by label."""
+    """All tasks of a suite that have a utility, their means, and every model's metrics by label."""
 
     suite: str
     tasks: tuple[TaskQuality, ...]
@@ -91,13 +91,13 @@ def report(
 def _tasks(
     scale: Scale, merged: Metrics, base: Metrics, alone: Mapping[str, Metrics]
 ) -> Iterator[TaskQuality]:
-    for task, metric in scale.kinds.items():
+    for task in scale.judged:
         own, before = scale.utility(task, merged), scale.utility(task, base)
         label, best = _best(scale, task, base, alone)
         bound = scale.utility(task, best)
         yield TaskQuality(
             task=task,
-            metric=metric,
+            metric=scale.kinds[task],
             base=base[task],
             best=best[task],
             best_by=label,

@@ -5,11 +5,13 @@ Knows no recipe, no gate and no key: whether a number is good enough is judged e
     suite          tasks and data lines, checked
     model          a model folder opened for reading
     adapter        an adapter folded into the model under it
-    generate       greedy answers for many prompts at once
+    generate       answers for many prompts at once
+    draw           tokens of sampled answers
     perplexity     how surprised the model is by a text
     choice         which of several texts surprises it least
+    timing         how long answers take
     metrics        the table of metrics: text_match, json_match, json_valid, sql_execution,
-                   pattern_share
+                   pattern_share, python_pass (python_program, sandbox)
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import schemas
-from merger.evaluate import choice, generate, metrics, perplexity
+from merger.evaluate import choice, generate, metrics, perplexity, python_pass, timing
 from merger.evaluate import suite as suites
 from merger.evaluate.adapter import open_adapter
+from merger.evaluate.draw import Draw
 from merger.evaluate.errors import EvaluationError
 from merger.evaluate.generate import Ask, NonFiniteLogit
 from merger.evaluate.model import Model, open_model
@@ -78,7 +81,7 @@ def run(
 
 def prepare(tasks: tuple[Task, ...]) -> Exam:
     """Return the tasks with their scorers; everything that can be wrong without a model is told."""
-    scorers = {task.name: metrics.prepare(task) for task in tasks if not _is_read(task)}
+    scorers = {task.name: metrics.prepare(task) for task in tasks if _is_judged(task)}
     for task, prompt in _places([task for task in tasks if _is_read(task)]):
         if task.metric == metrics.CHOICE:
             choice.check(task, prompt)
@@ -94,14 +97,18 @@ def hold(exam: Exam, model: Model, progress: Progress) -> dict[str, Any]:
     and score of every prompt in `prompts`. Raises EvaluationError.
     """
     read = [task for task in exam.tasks if _is_read(task)]
-    asked = [task for task in exam.tasks if not _is_read(task)]
+    asked = [task for task in exam.tasks if _is_judged(task)]
+    timed = [task for task in exam.tasks if task.metric in timing.MEASURES]
     later = sum(len(task.prompts) for task in asked)
+    last = later + sum(len(task.prompts) for task in read)
     total = exam.prompts
-    answers = _answers(model, _places(asked), lambda done: progress(done, total, "prompts"))
+    answers = _answers(model, asked, lambda done: progress(done, total, "prompts"))
     surprises = _surprises(model, read, lambda done: progress(later + done, total, "prompts"))
+    timings = _timings(model, timed, lambda done: progress(last + done, total, "prompts"))
     results = {
         **{task.name: _judged(exam.scorers[task.name], answers[task.name]) for task in asked},
         **{task.name: _READERS[task.metric](task, surprises[task.name]) for task in read},
+        **timings,
     }
     return {
         "metrics": {task.name: results[task.name].metric for task in exam.tasks},
@@ -112,6 +119,11 @@ def hold(exam: Exam, model: Model, progress: Progress) -> dict[str, Any]:
 def _is_read(task: Task) -> bool:
     """Return whether a task's texts are read by the model instead of answered."""
     return task.metric in metrics.READ
+
+
+def _is_judged(task: Task) -> bool:
+    """Return whether the answers of a task are scored."""
+    return not _is_read(task) and task.metric not in timing.MEASURES
 
 
 def _texts(task: Task, prompt: Prompt) -> tuple[str, ...]:
@@ -132,23 +144,58 @@ def _places(tasks: Sequence[Task]) -> list[_Place]:
 
 
 def _answers(
-    model: Model, places: Sequence[_Place], on_answer: Callable[[int], None]
+    model: Model, tasks: Sequence[Task], on_prompt: Callable[[int], None]
 ) -> dict[str, list[str]]:
-    """Return the answers of every task in the order of its prompts."""
-    asks = [
-        Ask(_rendered(model, task, prompt), task.max_new_tokens, task.system or "")
-        for task, prompt in places
-    ]
-    for (task, prompt), ask in zip(places, asks, strict=True):
-        _check_context(model, task, prompt, len(ask.tokens) + ask.limit)
+    """Return the answers of every task in the order of its prompts, the samples of one together."""
+    places = [place for place in _places(tasks) for _ in _draws(*place)]
+    asks = [ask for place in _places(tasks) for ask in _asks(model, *place)]
+    prompts = sum(len(task.prompts) for task in tasks)
+
+    def on_answer(done: int) -> None:
+        on_prompt(done * prompts // len(asks))
+
     try:
-        found = generate.greedy(model, asks, on_answer)
+        found = generate.answers(model, asks, on_answer)
     except NonFiniteLogit as error:
         raise _not_a_number(places[error.index]) from error
-    answers: dict[str, list[str]] = {task.name: [] for task, _ in places}
+    answers: dict[str, list[str]] = {task.name: [] for task in tasks}
     for (task, _), tokens in zip(places, found, strict=True):
         answers[task.name].append(model.text(tokens))
     return answers
+
+
+def _asks(model: Model, task: Task, prompt: Prompt) -> list[Ask]:
+    tokens = _rendered(model, task, prompt)
+    _check_context(model, task, prompt, len(tokens) + task.max_new_tokens)
+    return [
+        Ask(tokens, task.max_new_tokens, task.system or "", draw) for draw in _draws(task, prompt)
+    ]
+
+
+def _draws(task: Task, prompt: Prompt) -> list[Draw | None]:
+    """Return how each answer to a prompt is drawn; the only one of most tasks is greedy."""
+    if task.metric != python_pass.METRIC:
+        return [None]
+    return python_pass.draws(task, prompt)
+
+
+def _timings(
+    model: Model, tasks: Sequence[Task], on_prompt: Callable[[int], None]
+) -> dict[str, _Result]:
+    """Return what is measured in every task, one after the other."""
+    results: dict[str, _Result] = {}
+    done = 0
+    for task in tasks:
+        asks = [ask for prompt in task.prompts for ask in _asks(model, task, prompt)]
+        try:
+            found = timing.MEASURES[task.metric](model, asks)
+        except NonFiniteLogit as error:
+            raise _not_a_number((task, task.prompts[error.index])) from error
+        answers = [model.text(tokens) for tokens in found.answers]
+        results[task.name] = _Result(found.metric, answers, found.scores)
+        done += len(asks)
+        on_prompt(done)  # not in between: telling takes time too
+    return results
 
 
 def _surprises(
@@ -211,7 +258,8 @@ def _not_a_number(place: _Place) -> EvaluationError:
 
 def _judged(scorer: metrics.Scorer, answers: Sequence[str]) -> _Result:
     scores = scorer(answers)
-    return _Result(math.fsum(scores) / len(scores), answers, scores)
+    first = answers[:: len(answers) // len(scores)]  # of several samples the report shows one
+    return _Result(math.fsum(scores) / len(scores), first, scores)
 
 
 def _read(task: Task, surprises: Sequence[Surprise]) -> _Result:
