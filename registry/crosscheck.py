@@ -15,7 +15,7 @@ from registry.errors import Problem, did_you_mean
 from registry.judge import MEAN
 from registry.schema import method_parameters
 from registry.source import FieldPath, Source
-from registry.spec import Catalog, Gate, MergeSpec, Term
+from registry.spec import Catalog, Gate, MergeSpec, Suite, Term
 from schemas.schedule import numbers_of, value_at
 from schemas.stack import height, shown
 from schemas.utility import LOWER_IS_BETTER, MEASURED, PERPLEXITY
@@ -38,6 +38,8 @@ def check(
         source = sources[(ingredient.kind, ingredient.name, str(ingredient.version))]
         if ingredient.base is not None:
             problems += _base(catalog, source, ingredient.base, broken)
+    for suite in catalog.suites.values():
+        problems += _samples(suite, sources[("suite", suite.name)])
     for spec in catalog.merges.values():
         if only is not None and spec.name not in only:
             continue
@@ -56,6 +58,15 @@ def check(
         problems += found
     problems += _cycles(catalog, sources)
     return problems
+
+
+def _samples(suite: Suite, source: Source) -> Iterator[Problem]:
+    for number, task in enumerate(suite.tasks):
+        k = task["options"].get("k", 1)
+        samples = task["options"].get("samples", k)
+        if samples < k:
+            message = f"expected at least k, {k}, found {samples}"
+            yield source.problem(("tasks", number, "options", "samples"), message)
 
 
 def _base(catalog: Catalog, source: Source, name: str, broken: Collection[str]) -> list[Problem]:

@@ -52,7 +52,9 @@ def _suite(catalog: Catalog, spec: MergeSpec, tune: Tune, source: Source) -> Ite
             yield source.problem((_TUNE, "tasks", task), message, "remove it")
     if not any(tuning.counted(suite, tune).values()):
         message = "expected a task of weight above 0, found none"
-        yield source.problem((_TUNE, "tasks"), message, f"tasks: {', '.join(known)}")
+        possible = [task for task in known if suite.metric(task) not in MEASURED]
+        hint = f"tasks: {', '.join(possible) or 'none that a search can go by'}"
+        yield source.problem((_TUNE, "tasks"), message, hint)
 
 
 def _parameters(spec: MergeSpec, tune: Tune, source: Source) -> Iterator[Problem]:

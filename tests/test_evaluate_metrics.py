@@ -249,8 +249,9 @@ def test_a_pattern_that_backtracks_for_ever_is_an_error(
             "x",
             {},
             (
-                "metric: expected one of contains, exact_match, json_match, pattern_share, "
-                "perplexity, sql_execution, found rouge"
+                "metric: expected one of choice, contains, exact_match, json_match, json_valid, "
+                "latency, pattern_share, perplexity, python_pass_at_k, sql_execution, throughput, "
+                "found rouge"
             ),
         ),
     ],
@@ -279,7 +280,7 @@ def test_a_mistake_of_the_suite_is_named_with_its_place(
         (b'{"id": "a", "prompt": {}}', "data.jsonl:1: prompt: expected a text, found an object"),
         (
             b'{"id": "a", "prompt": "x", "expectd": "y"}',
-            "data.jsonl:1: expectd: unknown field, expected id, prompt, expected",
+            "data.jsonl:1: expectd: unknown field, expected id, prompt, expected, choices",
         ),
         (
             b'{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}',
