@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import schemas  # noqa: E402
 from merger import evaluate  # noqa: E402
 from merger.evaluate import generate, metrics, python_pass, python_program, sandbox  # noqa: E402
 from merger.evaluate.draw import Draw  # noqa: E402
 from merger.evaluate.errors import EvaluationError  # noqa: E402
 from merger.evaluate.generate import Ask  # noqa: E402
 from merger.evaluate.model import open_model  # noqa: E402
+from registry.errors import BuildFailed  # noqa: E402
+from registry.worker import Worker  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.test_evaluate import run, task, write  # noqa: E402
 from tests.test_evaluate_metrics import read  # noqa: E402
@@ -278,8 +282,8 @@ NOISE = [0.5683241886412, -0.0309936662188, -0.231028882226, -1.2796764354442]
 def test_samples_are_the_same_without_neighbours_and_in_any_order(base: Path) -> None:
     model = open_model(base, "cpu")
     asks = [
-        Ask(model.render(question, None), 12, "", Draw(1.0, 0, question, sample))
-        for question in ("Hi", "What is the capital of France?", "2 + 2?")
+        Ask(model.render(question, None), 8, "", Draw(1.0, 0, question, sample))
+        for question in ("Hi", "What is the capital of France?")
         for sample in range(3)
     ]
 
@@ -336,6 +340,31 @@ def test_a_model_is_asked_for_programs(base: Path, tmp_path: Path, allowed: None
 
 
 TRUE, FALSE = (f"def check(candidate):\n    assert candidate() == {n}\n" for n in (1, 2))
+
+
+@needs_sandbox
+def test_the_workers_environment_decides_whether_programs_run(base: Path, tmp_path: Path) -> None:
+    write(tmp_path / "suite", "code", {"id": "a", "prompt": PROMPT, "expected": EXPECTED})
+    digests = [f"sha256:{letter * 64}" for letter in "ab"]
+    tasks = [task("code", python_pass.METRIC, options=ALLOWED)]
+    order = {
+        "format_version": 1, "task": "evaluate", "device": "cpu", "threads": 1,
+        "memory_bytes": None,
+        "inputs": {digests[0]: str(base), digests[1]: str(tmp_path / "suite")},
+        "request": {
+            "format_version": 1, "evaluator": schemas.evaluator(), "model": digests[0],
+            "suite": {"name": "office", "digest": digests[1], "tasks": tasks},
+        },
+    }  # fmt: skip
+    without = {name: value for name, value in os.environ.items() if name != python_pass.VARIABLE}
+
+    with Worker(environment={**without, python_pass.VARIABLE: "1"}) as worker:
+        report = worker.run(order)
+    with Worker(environment=without) as worker, pytest.raises(BuildFailed) as refused:
+        worker.run(order)
+
+    assert report["metrics"] == {"code": 0}
+    assert str(refused.value).startswith("suite office: task code: python_pass_at_k runs programs")
 
 
 def test_a_line_of_human_eval_maps_onto_a_line_of_ours(tmp_path: Path) -> None:

@@ -281,6 +281,20 @@ def test_an_endless_program_is_ended() -> None:
     assert time.monotonic() - started < 60
 
 
+def test_what_needs_no_thread_and_no_process_works() -> None:
+    program = """
+        import asyncio
+
+        async def g():
+            await asyncio.sleep(0)
+            return 7
+
+        def f(): return asyncio.run(g())
+    """
+
+    assert finds(program, 7)
+
+
 def test_signals_do_not_save_an_endless_program() -> None:
     program = """
         import signal

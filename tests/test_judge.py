@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from registry import tuning
 from registry.judge import Case, Scale, judge
-from registry.spec import Gate
+from registry.spec import Gate, Suite
 
 SQL = Scale({"sql": "sql_execution"})
 ALONE = {"adapter a@1": {"sql": 0.5}, "adapter b@1": {"sql": 0.8}}
@@ -102,3 +103,10 @@ def test_what_a_clock_measures_is_part_of_no_mean() -> None:
         "speed 900, wanted ≥ 100: passed",
         "wait 0.04, wanted ≤ 0.03: failed",
     ]
+
+
+def test_no_search_goes_by_what_a_clock_measures() -> None:
+    tasks = [{"name": name, "metric": name} for name in ("latency", "contains", "throughput")]
+    suite = Suite("office", "", tuple(tasks), "")
+
+    assert tuning.counted(suite, tuning.parse({})) == {"contains": 1.0}

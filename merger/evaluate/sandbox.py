@@ -1,7 +1,7 @@
 """Whether a program passes its tests, found out in a sandbox. Knows no task and no answer.
 
 What the sandbox is stands in `sandbox_script`, which runs in an interpreter of its own with an
-empty environment. It takes about 50 ms besides what the program takes.
+empty environment. It takes 50 ms of processor time besides what the program takes.
 """
 
 from __future__ import annotations
