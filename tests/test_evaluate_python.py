@@ -19,7 +19,14 @@ torch = pytest.importorskip("torch")
 
 import schemas  # noqa: E402
 from merger import evaluate  # noqa: E402
-from merger.evaluate import generate, metrics, python_pass, python_program, sandbox  # noqa: E402
+from merger.evaluate import (  # noqa: E402
+    generate,
+    metrics,
+    python_pass,
+    python_program,
+    sandbox,
+    sandbox_script,
+)
 from merger.evaluate.draw import Draw  # noqa: E402
 from merger.evaluate.errors import EvaluationError  # noqa: E402
 from merger.evaluate.generate import Ask  # noqa: E402
@@ -116,6 +123,9 @@ def test_pass_at_k_of_many_samples_is_that_of_exact_arithmetic() -> None:
         "```\n" + WHOLE,
         WHOLE,
         "from typing import List\n\n" + WHOLE,
+        "It goes through the list:\n\nfrom typing import List\n\n" + WHOLE,
+        WHOLE + "```\n\nIt goes through the list.",
+        WHOLE + "\nthirds([3])\nthirds([",
         "    a = (\n1\n)\n".replace("\n1\n)", "1\n)") + BODY,
     ],
 )
@@ -125,7 +135,7 @@ def test_pass_at_k_of_many_samples_is_that_of_exact_arithmetic() -> None:
 def test_an_answer_gives_a_program_that_defines_the_function(prompt: str, answer: str) -> None:
     scope: dict[str, Any] = {}
 
-    exec(python_program.program(prompt, answer, "thirds"), scope)
+    exec(sandbox_script._compiled(python_program.program(prompt, answer, "thirds")), scope)
 
     assert scope["thirds"]([3]) == [1.0]
 

@@ -66,6 +66,24 @@ def test_a_right_program_passes_and_a_wrong_one_fails() -> None:
     assert not passes("", test)
 
 
+@pytest.mark.parametrize(
+    ("rest", "passed"),
+    [
+        ("print(f())\nprint(f(", True),
+        ("```\n\nThis function gives 1.", True),
+        ('def g():\n    """Give', True),
+        ("def g():", True),
+        ("\n\n    \n", True),
+        ("x = [\n    1,\n\n", True),
+        ("x = '''a\fb\u2028c\rd'''\nprint(", True),
+        ("    return 2 2\n", False),
+        ("raise ValueError", False),
+    ],
+)
+def test_a_program_ends_where_its_syntax_does(rest: str, passed: bool) -> None:
+    assert passes(f"def f():\n    return 1\n{rest}", "assert candidate() == 1") == passed
+
+
 def test_the_standard_library_is_there() -> None:
     program = """
         from __future__ import annotations

@@ -5,11 +5,13 @@ As people who answer with code do, models answer in one of three ways, and each 
     the body goes on     the first line is indented: the prompt and what follows it, up to the
                          first line that is not (Chen et al. 2021, section 2.1, stop at some of
                          these: class, def, #, if, print; here any text that leaves the function)
-    code in a fence      the first block that defines the function, the first block if none does
-    code alone           the whole answer
+    code in a fence      the first block that defines the function
+    code alone           the answer from its first line that looks like code; if it does not define
+                         the function either, the first block
 
 What does not define the function is a body and follows the prompt. What does follows the part of
-the prompt before its definition: imports and helpers that the task gives.
+the prompt before its definition: imports and helpers that the task gives. Where a program ends,
+and prose or half a line begins, is left to who compiles it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ import re
 
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _LEFT = re.compile(r"\n(?=[^\s)\]}])")
+_START = re.compile(
+    r"^(?:from\s+\S+\s+import\b|import\s+\w|@\w|(?:async\s+)?def\s+\w|class\s+\w|\w+\s*=\s*\S)",
+    re.MULTILINE,
+)
 _INDENTED = re.compile(r"(?:[ \t]*\n)*[ \t]+(?!```)\S")
 
 
@@ -55,4 +61,11 @@ def _is_python(text: str) -> bool:
 
 def _code(text: str, defined: re.Pattern[str]) -> str:
     blocks: list[str] = _FENCE.findall(text)
-    return next((block for block in blocks if defined.search(block)), (blocks or [text])[0])
+    for block in blocks:
+        if defined.search(block):
+            return block
+    if not defined.search(text):
+        return (blocks or [text])[0]
+    start = _START.search(text)
+    assert start is not None, "a definition looks like code"
+    return text[start.start() :]

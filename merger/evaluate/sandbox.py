@@ -24,7 +24,10 @@ class NoSandbox(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Python that defines `entry_point`, and Python that defines `check(candidate)`."""
+    """Python that defines `entry_point`, and Python that defines `check(candidate)`.
+
+    A program counts up to the first statement of the module with a fault in its syntax.
+    """
 
     program: str
     test: str

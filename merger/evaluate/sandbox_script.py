@@ -25,6 +25,7 @@ import errno
 import json
 import os
 import platform
+import re
 import resource
 import select
 import signal
@@ -71,6 +72,8 @@ _CALLS = {
         186, 190, 180, 280, 241, 282, 425, 217, 218, 219,
     )),
 }  # fmt: skip
+
+_GOING_ON = ("", " ", "\t", "\f", ")", "]", "}")  # first letters of lines that start no statement
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -276,14 +279,32 @@ def _run(order: Mapping[str, Any], said: int, proof: bytes) -> None:
     module = types.ModuleType("program")
     sys.modules["program"] = module  # dataclasses look their module up
     scope = module.__dict__
-    program, test = (
-        compile(order[name], f"<{name}>", "exec", dont_inherit=True) for name in ("program", "test")
-    )
+    program = _compiled(order["program"])
+    test = compile(order["test"], "<test>", "exec", dont_inherit=True)
     run(program, scope)
     run(test, scope)
     scope["check"](scope[order["entry_point"]])
     write(said, proof)
     leave(0)
+
+
+def _compiled(text: str) -> types.CodeType:
+    """Compile a program up to the first statement of the module with a fault in its syntax.
+
+    Models go on with prose, and their last line is cut off where their tokens end. A function with
+    a fault in it is left out as a whole.
+    """
+    lines = re.split(r"\r\n?|\n", text)  # as Python counts them; str.splitlines knows more ends
+    while True:
+        try:
+            return compile("\n".join(lines), "<program>", "exec", dont_inherit=True)
+        except SyntaxError as error:
+            if not lines:
+                raise
+            last = min(max(error.lineno or 1, 1), len(lines)) - 1
+            while last > 0 and lines[last][:1] in _GOING_ON:
+                last -= 1
+            del lines[last:]
 
 
 if __name__ == "__main__":
