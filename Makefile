@@ -25,8 +25,8 @@ demo: base
 	$(BIN)/registry sync
 	$(BIN)/registry status
 	@echo
-	@echo "The subtraction against its weight (the curve is in MLflow too: .venv/bin/registry ui):"
-	$(BIN)/python scripts/curve.py polite-notes shout@1 0 -0.25 -0.5 -0.75 -1
+	@echo "The subtraction against its weight (the curves are in MLflow too: .venv/bin/registry ui):"
+	$(BIN)/registry tune polite-notes
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -16,11 +16,11 @@ from registry.errors import InvalidCatalog, Problem
 from registry.index import Index
 from registry.source import Source
 from registry.spec import Catalog, Gate, Ingredient, MergeSpec, Settings, Suite, Term
+from registry.suite_files import SuiteFiles
 from registry.sweep import SweptTree
 from registry.tree import Entry, Tree, WorkingTree
-from schemas.digest import FileHash
 from schemas.stack import Slice
-from schemas.utility import LOWER_IS_BETTER
+from schemas.utility import LM_EVAL, LOWER_IS_BETTER, kind_of
 
 _OPERANDS = ("adapter", "checkpoint", "merge")
 _SOME = Settings("none")
@@ -248,46 +248,33 @@ def _term(data: Mapping[str, Any]) -> Term:
 
 def _suite(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
     folder = source.file.rpartition("/")[0]
-    tasks = tuple(_task(task) for task in data["tasks"])
-    files: dict[str, FileHash] = {}
-    for number, task in enumerate(tasks):
-        for field_path, name in _task_files(number, task):
-            path = f"{folder}/{name}"
-            if path in files:
-                continue
-            if path not in state.entries:
-                message = f"expected the file {name} beside suite.yaml, found none"
-                state.problems.append(source.problem(field_path, message))
-                continue
-            content, problems = suite_data.check(state.tree, state.index, state.entries[path])
-            files[path] = content
-            state.problems += problems
-    digest = suite_data.digest(tasks, {path.rpartition("/")[2]: f for path, f in files.items()})
+    files = SuiteFiles(state.tree, state.index, state.entries, source, folder)
+    tasks = tuple(_task(number, task, files) for number, task in enumerate(data["tasks"]))
+    state.problems += files.problems
+    digest = suite_data.digest(tasks, files.hashes)
     lower = frozenset(task["name"] for task in data["tasks"] if _is_lower_better(task))
     state.suites[data["name"]] = Suite(data["name"], folder, tasks, digest, lower)
     state.sources[("suite", data["name"])] = source
 
 
 def _is_lower_better(task: Mapping[str, Any]) -> bool:
-    return task["metric"] in LOWER_IS_BETTER or not task.get("higher_is_better", True)
+    return kind_of(task) in LOWER_IS_BETTER or not task.get("higher_is_better", True)
 
 
-def _task(data: Mapping[str, Any]) -> dict[str, Any]:
+def _task(number: int, data: Mapping[str, Any], files: SuiteFiles) -> dict[str, Any]:
+    """Return a task with every default, its files taken."""
+    options = dict(data.get("options", {}))
+    head = {"name": data["name"], "metric": data["metric"]}
+    if data["metric"] == LM_EVAL:
+        return {**head, "options": options, **files.take_lm_eval(number, options)}
+    files.take(("tasks", number, "data"), data["data"], as_lines=True)
+    for option in ("database", "schema"):
+        if name := options.get(option):
+            files.take(("tasks", number, "options", option), name, as_lines=False)
     return {
-        "name": data["name"],
-        "metric": data["metric"],
+        **head,
         "data": data["data"],
         "max_new_tokens": data.get("max_new_tokens", 48),
         "system": data.get("system"),
-        "options": dict(data.get("options", {})),
+        "options": options,
     }
-
-
-def _task_files(number: int, task: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
-    files: list[tuple[tuple[str | int, ...], str]] = [(("tasks", number, "data"), task["data"])]
-    files.extend(
-        (("tasks", number, "options", option), name)
-        for option in ("database", "schema")
-        if (name := task["options"].get(option))
-    )
-    return files

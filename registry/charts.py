@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from itertools import accumulate, combinations
 from typing import Any
 
+from registry import trials_report
+from registry.quality import Quality
 from schemas.schedule import in_order, part_of
+from schemas.utility import PERPLEXITY, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def of_analysis(answer: Mapping[str, Any]) -> dict[str, Chart]:
 
 def of_search(model: str, request: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Chart]:
     """Return the charts of a search by name: recipes beside each other, and what was tried."""
-    shares = [one["name"] for one in request["suite"]["tasks"] if one["metric"] != "perplexity"]
+    shares = [one["name"] for one in request["suite"]["tasks"] if kind_of(one) != PERPLEXITY]
     charts: dict[str, Chart] = {}
     if shares:
         charts["recipes"] = _recipes(model, found, shares)
@@ -168,6 +171,60 @@ def _over(
         unit="on the prompts searched on",
         is_joined=is_curve,
     )
+
+
+def of_trials(
+    model: str, kind: str, request: Mapping[str, Any], found: Mapping[str, Any]
+) -> dict[str, Chart]:
+    """Return the chart of recipes beside each other: curves along a line, else bars in order."""
+    tasks = [one["name"] for one in request["suite"]["tasks"]]
+    shares = [one["name"] for one in request["suite"]["tasks"] if one["metric"] != "perplexity"]
+    rows = [row for row in trials_report.shown(kind, found) if not row["search"]["problem"]]
+    if not rows:
+        return {}
+    series = {
+        task: tuple(row["search"]["metrics"][task] for row in rows)
+        for task in (tasks if kind == "line" else shares)
+    }
+    if kind == "line":
+        return {
+            f"line-{task}": Lines(
+                title=f"{model}: {task} from the first term to the second",
+                xs=tuple(float(row["label"]) for row in rows),
+                series={task: values},
+                x_name="share of the second term",
+                unit=task,
+            )
+            for task, values in series.items()
+        }
+    if not series:
+        return {}
+    labels = tuple(row["label"] for row in rows)
+    return {kind: Bars(f"{model}: {kind}, side by side", labels, series, unit="share")}
+
+
+def of_quality(model: str, quality: Quality) -> dict[str, Chart]:
+    """Return the charts of a quality report: every model beside the others, and what was kept."""
+    tasks = [one.task for one in quality.tasks if one.metric != "perplexity"]
+    charts: dict[str, Chart] = {}
+    if tasks:
+        charts["tasks"] = Bars(
+            f"{model}: base, ingredients alone, merged",
+            tuple(tasks),
+            {
+                label: tuple(metrics.get(task) for task in tasks)
+                for label, metrics in quality.models.items()
+            },
+            unit="share",
+        )
+    charts["retention"] = Bars(
+        f"{model}: what is kept of the best ingredient",
+        tuple(one.task for one in quality.tasks),
+        {"retention": tuple(one.retention for one in quality.tasks)},
+        unit="share of the best ingredient alone",
+        mark=1.0,
+    )
+    return charts
 
 
 def of_build(model: str, statistics: Mapping[str, Any]) -> tuple[dict[str, Chart], dict[str, Any]]:

@@ -18,7 +18,7 @@ from registry.source import FieldPath, Source
 from registry.spec import Catalog, Gate, MergeSpec, Suite, Term
 from schemas.schedule import numbers_of, value_at
 from schemas.stack import height, shown
-from schemas.utility import LOWER_IS_BETTER, MEASURED, PERPLEXITY
+from schemas.utility import LOWER_IS_BETTER, MEASURED, PERPLEXITY, kind_of
 
 Sources = Mapping[tuple[str, ...], Source]
 
@@ -292,7 +292,7 @@ def _evaluation(
             hint = _hint(spec.suite, catalog.suites, "suite")
             yield source.problem(("evaluation", "suite"), f"no suite {spec.suite}", hint)
         return
-    tasks = {task["name"]: task["metric"] for task in suite.tasks}
+    tasks = {task["name"]: kind_of(task) for task in suite.tasks}
     can_retain = any(
         term.kind != "merge" and max(numbers_of(term.weight)) > 0 for term in spec.terms
     )

@@ -28,15 +28,15 @@ def evaluate(
     if wanted is None:
         return None
     metrics = _measure_stored(world, one.model, wanted, artifact)
-    baselines: dict[str, Mapping[str, float]] = {}
-    if any(gate.retention is not None for gate in one.gates.values()):
-        baselines = _baselines(world, one, request)
+    baselines = _baselines(world, one, request)
     live = None
     if any(gate.no_worse_than is not None for gate in one.gates.values()):
         live = _live(world, one)
     assert one.suite is not None
     scale = judge.scale_of(world.catalog.suites[one.suite])
-    verdicts = judge.judge(one.gates, judge.Case(scale, metrics, baselines, live))
+    # Retention is of what was trained: another merge may have lost some of it already.
+    trained = {label: row for label, row in baselines.items() if not label.startswith("merge ")}
+    verdicts = judge.judge(one.gates, judge.Case(scale, metrics, trained, live))
     return Evaluation(
         key=key_of(wanted),
         request=wanted,
@@ -44,6 +44,7 @@ def evaluate(
         gates=gates_data(one.gates),
         verdicts=tuple(verdict.as_data() for verdict in verdicts),
         baselines=baselines,
+        base=_base_metrics(world, one, request),
     )
 
 
@@ -116,14 +117,43 @@ def _metrics(report: Mapping[str, Any]) -> Mapping[str, float]:
 def _baselines(
     world: World, one: Declaration, request: Mapping[str, Any]
 ) -> dict[str, Mapping[str, float]]:
-    """Return the metrics of each direct adapter or checkpoint of positive weight alone."""
-    found = {}
+    """Return the metrics of each direct ingredient of positive weight alone.
+
+    One that cannot be measured is left out with a warning, unless a gate asks for it. The operands
+    of a stack give layers, not skills: they are not measured.
+    """
+    found: dict[str, Mapping[str, float]] = {}
+    if request["recipe"].get("slices"):
+        return found
+    is_judged = any(gate.retention is not None for gate in one.gates.values())
     for position, term in enumerate(request["recipe"]["terms"]):
-        if term["input"]["kind"] != "merge" and mean_weight(term["weight"]) > 0:
-            label = f"{input_label(term['input'])} alone"
+        if mean_weight(term["weight"]) > 0:
+            label = input_label(term["input"])
             single = alone(request, position)
-            found[input_label(term["input"])] = measured(world, label, single, one.suite_request)
+            try:
+                found[label] = measured(world, f"{label} alone", single, one.suite_request)
+            except BuildFailed as error:
+                if is_judged and term["input"]["kind"] != "merge":
+                    raise
+                world.observer.warn(f"{one.model}: {label} alone is not measured: {error.message}")
     return found
+
+
+def _base_metrics(
+    world: World, one: Declaration, request: Mapping[str, Any]
+) -> Mapping[str, float]:
+    """Return the metrics of the base; nothing, with a warning, if it cannot be measured."""
+    digest = request["base"]["digest"]
+    wanted = evaluation_request(one.suite_request, digest)
+    assert wanted is not None
+    if known := keys.read_evaluation(world.store.cache, key_of(wanted)):
+        return _metrics(known)
+    label = f"base {request['base']['name']}"
+    try:
+        return _measure(world, label, wanted, _base(world, digest))
+    except BuildFailed as error:
+        world.observer.warn(f"{one.model}: {label} is not measured: {error.message}")
+        return {}
 
 
 def measured(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from registry.spec import Gate, Suite
-from schemas.utility import MEASURED, utility
+from schemas.utility import MEASURED, kind_of, utility
 
 MEAN = "mean"
 """What a gate on all tasks together is called: the mean of their utilities."""
@@ -45,7 +45,7 @@ class Scale:
 
 def scale_of(suite: Suite) -> Scale:
     """Return how the metrics of a suite are read."""
-    kinds = {str(task["name"]): str(task["metric"]) for task in suite.tasks}
+    kinds = {str(task["name"]): kind_of(task) for task in suite.tasks}
     return Scale(kinds, suite.lower_is_better)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from registry import keys, lineage, pictures, record
-from registry.record import BuildRecord
-from registry.tracked import BuildLog, Operand
+from registry import keys, lineage, pictures, quality, quality_report, record, tracking_text
+from registry.record import BuildRecord, Evaluation
+from registry.tracked import BuildLog, Operand, RunLog, shortened
 from registry.world import World
-from schemas.canonical import canonical
+from schemas.canonical import canonical, digest
 from schemas.expression import expression, mean_weight
 
 
@@ -38,14 +39,78 @@ def build_log(world: World, fresh: BuildRecord) -> BuildLog:
         operands=operands,
         contains=_contains(world, fresh),
         params=dict(_params(request)),
-        metrics={**dict(_metrics(fresh)), **dict(_statistics(statistics))},
+        metrics={**_all_metrics(world, fresh), **dict(_statistics(statistics))},
         files=_files(world.store.cache, fresh, report),
         source=f"dvc://catalog/builds/{fresh.model}.dvc",
         description=spec.description,
         owner=spec.owner,
         labels=spec.labels,
-        pictures=partial(pictures.of_report, fresh.model, report),
+        pictures=partial(_pictures, world, fresh, report),
     )
+
+
+def _pictures(world: World, fresh: BuildRecord, report: Mapping[str, Any]) -> dict[str, bytes]:
+    drawn = pictures.of_report(fresh.model, report)
+    return {**drawn, **_quality_files(world, fresh.model, fresh.evaluation)}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What was built, or is live, and was measured."""
+
+    key: str
+    request: Mapping[str, Any]
+    model_digest: str
+    measured: Evaluation
+
+
+def rejected_log(world: World, model: str, attempt: Attempt, reason: str) -> RunLog:
+    """Return the log of an attempt that a gate stopped: what it was, and by how much it failed."""
+    request, measured = attempt.request, attempt.measured
+    facts = {"key": attempt.key, "evaluation": measured.key, "gates": dict(measured.gates)}
+    base, recipe = request["base"]["name"], request["recipe"]
+    metrics = {**dict(_metrics(measured)), **dict(_quality_metrics(world, measured))}
+    return RunLog(
+        name=f"{model} {attempt.key.removeprefix('sha256:')[:8]} rejected",
+        tags={
+            "registry.kind": "rejected",
+            "registry.model": model,
+            "registry.reason": shortened(reason),
+            "registry.model_digest": attempt.model_digest,
+            "registry.commit": world.commit,
+            "registry.attempt": digest(facts),
+            "mlflow.note.content": tracking_text.of_rejected(expression(base, recipe), reason),
+        },
+        params=dict(_params(request)),
+        points=tuple((name, 0, value) for name, value in metrics.items()),
+        files={
+            "lineage/recipe.json": _pretty(request),
+            "report/evaluation.json": _pretty(asdict(measured)),
+            **_quality_files(world, model, measured),
+        },
+        once="registry.attempt",
+    )
+
+
+def judged(world: World, fresh: BuildRecord) -> tuple[dict[str, float], dict[str, bytes]]:
+    """Return the metrics and the reports of a published model that was measured anew."""
+    measured = fresh.evaluation
+    assert measured is not None
+    metrics = {**dict(_metrics(measured)), **dict(_quality_metrics(world, measured))}
+    return metrics, _quality_files(world, fresh.model, measured)
+
+
+def _quality_metrics(world: World, measured: Evaluation) -> Iterator[tuple[str, float]]:
+    if found := quality.of_evaluation(measured, world.catalog.suites):
+        yield from quality_report.metrics(found)
+
+
+def _quality_files(world: World, model: str, measured: Evaluation | None) -> dict[str, bytes]:
+    found = quality.of_evaluation(measured, world.catalog.suites) if measured else None
+    if found is None or measured is None:
+        return {}
+    files = pictures.of_quality(model, found, measured.verdicts)
+    return {f"quality/{name}": content for name, content in files.items()}
 
 
 def _operand(term: Mapping[str, Any]) -> Operand:
@@ -99,14 +164,19 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else canonical(value).decode()
 
 
-def _metrics(fresh: BuildRecord) -> Iterator[tuple[str, float]]:
+def _all_metrics(world: World, fresh: BuildRecord) -> dict[str, float]:
+    found: dict[str, float] = {}
     if fresh.evaluation:
-        suite = fresh.evaluation.request["suite"]["name"]
-        for task, value in fresh.evaluation.metrics.items():
-            yield f"eval.{suite}.{task}", value
+        found |= dict(_metrics(fresh.evaluation)) | dict(_quality_metrics(world, fresh.evaluation))
     if fresh.built:
-        yield "build.seconds", fresh.built.seconds
-        yield "build.peak_bytes", fresh.built.peak_bytes
+        found |= {"build.seconds": fresh.built.seconds, "build.peak_bytes": fresh.built.peak_bytes}
+    return found
+
+
+def _metrics(measured: Evaluation) -> Iterator[tuple[str, float]]:
+    suite = measured.request["suite"]["name"]
+    for task, value in measured.metrics.items():
+        yield f"eval.{suite}.{task}", value
 
 
 def _statistics(statistics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -227,7 +227,7 @@ def _change(one: Declaration, observed: Observed, options: Options, state: _Stat
         return _after_build(one, readable, key, observed)
     if readable and _rejected_before(one, readable, key):
         _keep_live(one, readable, state)
-        return Change(one.model, Action.NONE, (Reason("gate-failed-before"),), key)
+        return Change(one.model, Action.NONE, (_stopped(readable),), key)
     is_forced = one.model in options.rebuild or one.model in observed.altered
     if present is not None and not is_forced:
         # A gate may still refuse it, so what depends on it waits to see what is published.
@@ -310,6 +310,13 @@ def _rejected_before(one: Declaration, record: BuildRecord, key: str) -> bool:
     return request is not None and rejected.evaluation_key == key_of(request)
 
 
+def _stopped(record: BuildRecord) -> Reason:
+    """Return why an attempt is not made again: by how much it failed."""
+    assert record.rejected is not None
+    failed = [str(one["text"]) for one in record.rejected.verdicts if not one["passed"]]
+    return Reason("gate-failed-before", "; ".join(failed))
+
+
 def gates_data(gates: Mapping[str, Gate]) -> dict[str, dict[str, float]]:
     """Return declared gates as the plain data of a record."""
     return {task: gate.as_data() for task, gate in gates.items()}
@@ -322,7 +329,7 @@ def _after_build(one: Declaration, record: BuildRecord, key: str, observed: Obse
     wanted = one.evaluation(record.built.model_digest)
     have = record.evaluation
     if _rejected_before(one, record, key):
-        rows.append((Action.NONE, Reason("gate-failed-before")))
+        rows.append((Action.NONE, _stopped(record)))
     elif wanted is not None and (have is None or have.key != key_of(wanted)):
         old = have.request["suite"]["digest"] if have else None
         reason = Reason("suite-changed", f"suite {one.suite}", old, wanted["suite"]["digest"])

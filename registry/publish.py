@@ -13,8 +13,9 @@ from typing import Any
 from registry import evaluation, logbook, observation, record
 from registry.errors import NotNow
 from registry.keys import Artifact
+from registry.logbook import Attempt
 from registry.plan import Action
-from registry.record import BuildRecord, Built, Evaluation, Rejected
+from registry.record import BuildRecord, Built, Rejected
 from registry.request import Declaration
 from registry.world import World
 
@@ -57,7 +58,8 @@ def publish(
     measured = evaluation.evaluate(world, one, request, artifact)
     if problems := evaluation.failed(measured):
         assert measured is not None
-        return reject(world, known, artifact.key, artifact.model_digest, measured, problems, action)
+        attempt = Attempt(artifact.key, request, artifact.model_digest, measured)
+        return reject(world, known, attempt, problems, action)
     built = Built(
         key=artifact.key,
         request=request,
@@ -97,29 +99,33 @@ def enter(world: World, fresh: BuildRecord, result: Result) -> Outcome:
 
 
 def reject(
-    world: World,
-    known: BuildRecord,
-    key: str,
-    digest: str,
-    measured: Evaluation,
-    problems: tuple[str, ...],
-    action: Action,
-) -> Result:
-    """Record an attempt that a gate stopped; what is live stays so."""
+    world: World, known: BuildRecord, attempt: Attempt, problems: tuple[str, ...], action: Action
+) -> Outcome:
+    """Record an attempt that a gate stopped, and tell MLflow of it; what is live stays so."""
+    measured = attempt.measured
     rejected = Rejected(
-        key=key,
-        model_digest=digest,
+        key=attempt.key,
+        model_digest=attempt.model_digest,
         evaluation_key=measured.key,
         gates=measured.gates,
         verdicts=measured.verdicts,
         metrics=measured.metrics,
     )
-    record.write(world.root, replace(known, rejected=rejected))
     hint = "nothing was published"
     if known.built is not None:
         hint = f"the earlier version {known.built.model_digest[:19]}… stays live"
     problem = f"gate failed: {'; '.join(problems)}"
-    return Result(known.model, action, problem=problem, hint=hint, exit_code=1)
+    result = Result(known.model, action, problem=problem, hint=hint, exit_code=1)
+
+    def finish() -> Result:
+        told = logbook.rejected_log(world, known.model, attempt, "; ".join(problems))
+        reason = "; ".join(problems)
+        world.track(lambda tracker: tracker.log_rejected(told, known.model, reason))
+        with world.lane.lasting():
+            record.write(world.root, replace(known, rejected=rejected))
+        return result
+
+    return world.lane.submit(finish)
 
 
 def log(world: World, fresh: BuildRecord) -> record.Logged | None:

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from registry import build, evaluation, keys, observation, plan, publish, record
+from registry import build, evaluation, keys, logbook, observation, plan, publish, record
 from registry.errors import Interrupted, RegistryError
+from registry.logbook import Attempt
 from registry.plan import Action, Change, Observed, Options
 from registry.publish import Outcome, Result
 from registry.record import BuildRecord
@@ -173,16 +174,16 @@ def _evaluate(world: World, change: Change) -> Outcome:
     if problems := evaluation.failed(measured):
         assert measured is not None
         built = known.built
-        key, digest = built.key, built.model_digest
-        return publish.reject(world, known, key, digest, measured, problems, change.action)
+        attempt = Attempt(built.key, built.request, built.model_digest, measured)
+        return publish.reject(world, known, attempt, problems, change.action)
     fresh = replace(known, evaluation=measured, rejected=None)
     result = Result(change.model, change.action, known.built.model_digest)
 
     def finish() -> Result:
         logged = publish.log(world, fresh)
         if logged and measured:
-            told = {f"eval.{one.suite}.{task}": value for task, value in measured.metrics.items()}
-            world.track(lambda tracker: tracker.log_metrics(logged, told, one.model))
+            told, files = logbook.judged(world, fresh)
+            world.track(lambda tracker: tracker.log_later(logged, told, files, one.model))
         with world.lane.lasting():
             record.write(world.root, replace(fresh, mlflow=logged))
         return result

@@ -39,7 +39,7 @@ class Evaluation:
     """What the model was measured on and how it was judged.
 
     `gates` are the declared conditions by task, `verdicts` one line of data per gate, `baselines`
-    the metrics of each direct ingredient alone, by label.
+    the metrics of each direct ingredient of positive weight alone, by label, `base` the base's own.
     """
 
     key: str
@@ -48,6 +48,7 @@ class Evaluation:
     gates: Mapping[str, Mapping[str, float]]
     verdicts: tuple[Mapping[str, Any], ...] = ()
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    base: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from registry import tuning_report
+from registry.tracked import RunLog
 from schemas.canonical import canonical
-
-
-@dataclass(frozen=True, slots=True)
-class SearchLog:
-    """One search as a run: tags, parameters, metrics over the candidates' numbers, files."""
-
-    name: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    points: tuple[tuple[str, int, float], ...]
-    """Name, step (number of the candidate, 0 for all that is no candidate), value."""
-    files: Mapping[str, bytes]
 
 
 def of(
@@ -29,10 +17,10 @@ def of(
     request: Mapping[str, Any],
     found: Mapping[str, Any],
     files: Mapping[str, bytes],
-) -> SearchLog:
+) -> RunLog:
     """Return the log of a search; `files` are its report and pictures."""
     strategy = request["strategy"]["name"]
-    return SearchLog(
+    return RunLog(
         name=f"{model} {strategy.replace('_', '-')}",
         tags={
             "registry.kind": "search",
@@ -49,6 +37,35 @@ def of(
             "search/candidates.json": json.dumps(found["candidates"], indent=1).encode(),
         },
     )
+
+
+def of_trials(
+    model: str,
+    kind: str,
+    commit: str,
+    request: Mapping[str, Any],
+    found: Mapping[str, Any],
+    files: Mapping[str, bytes],
+) -> RunLog:
+    """Return the log of recipes beside each other; a line has a step for each hundredth of it."""
+    return RunLog(
+        name=f"{model} {kind}",
+        tags={
+            "registry.kind": "comparison",
+            "registry.model": model,
+            "registry.commit": commit,
+            "mlflow.note.content": files["report.md"].decode(),
+        },
+        params=dict(_params(request)),
+        points=tuple(_line(found) if kind == "line" else _points(found)),
+        files={f"comparison/{name}": data for name, data in files.items()},
+    )
+
+
+def _line(found: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
+    for row in found["trials"]:
+        for task, value in row["search"]["metrics"].items():
+            yield f"line.{task}", round(100 * float(row["label"])), value
 
 
 def _params(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

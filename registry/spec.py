@@ -104,8 +104,8 @@ class Range:
 class Tune:
     """How better numbers of a merge are looked for; no build depends on it.
 
-    `parameters` and `weights` are what is varied, by name of parameter and term; `tasks`
-    are the weights of the tasks to ask, all with 1 if empty; `compare` are methods to set beside it.
+    `parameters` and `weights` are what is varied, by name of parameter and term; `tasks` are the
+    weights of the tasks to ask, all with 1 if empty; `compare` are methods to set beside it.
     """
 
     strategy: str

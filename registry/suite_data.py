@@ -19,17 +19,25 @@ from schemas.digest import FileHash
 _LINE_KEYS = {"id", "prompt", "expected", "choices"}
 
 
-def check(tree: Tree, index: Index, entry: Entry) -> tuple[FileHash, list[Problem]]:
-    """Return the content hash of a data file and what is wrong with its lines."""
-    known = index.get_document(entry.path, entry.identity)
+def check(
+    tree: Tree, index: Index, entry: Entry, *, as_lines: bool
+) -> tuple[FileHash, list[Problem]]:
+    """Return the content hash of a data file, and what is wrong with its lines if it has ours."""
+    key = f"{entry.path}{'' if as_lines else '/bytes'}"
+    known = index.get_document(key, entry.identity)
     if known is not None:
         return FileHash(known["sha256"], known["size"]), []
     content = tree.read(entry.path)
-    found = FileHash(hashlib.sha256(content).hexdigest(), len(content))
-    problems = _lines(entry.path, content) if entry.path.endswith(".jsonl") else []
+    found = hash_of(content)
+    problems = _lines(entry.path, content) if as_lines else []
     if not problems:
-        index.put_document(entry.path, entry.identity, found.as_data())
+        index.put_document(key, entry.identity, found.as_data())
     return found, problems
+
+
+def hash_of(content: bytes) -> FileHash:
+    """Return the content hash of a file."""
+    return FileHash(hashlib.sha256(content).hexdigest(), len(content))
 
 
 def digest(tasks: Sequence[Mapping[str, Any]], files: Mapping[str, FileHash]) -> str:

@@ -111,6 +111,22 @@ def tags(build: BuildLog) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class RunLog:
+    """A run that is no published build: a search, a measurement, an attempt that a gate stopped.
+
+    `points` are metrics: name, step, value. With `once`, the name of one of the tags, a finished
+    run that has the same value of it is this one.
+    """
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: tuple[tuple[str, int, float], ...]
+    files: Mapping[str, bytes]
+    once: str = ""
+
+
 def weight_metric(operand: Operand) -> tuple[str, float]:
     """Return the metric that ties a build to its operand's page: its own key for each operand.
 

@@ -17,10 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from registry import lock, tracking_text
+from registry import lock
 from registry.record import Logged
-from registry.search_log import SearchLog
-from registry.tracked import BuildLog, Operand, shortened, tags, weight_metric
+from registry.tracked import BuildLog, Operand, RunLog, shortened, tags, weight_metric
 from registry.tracking_models import Models, model_of
 from registry.tracking_place import (
     CALM,
@@ -206,66 +205,51 @@ class Tracker:
             part = points[start : start + _METRIC_BATCH]
             self._ask(self._client.log_batch, run, metrics=part)
 
-    def log_metrics(self, logged: Logged, metrics: Mapping[str, float], model: str) -> None:
-        """Add metrics to a logged build, for a judgement that came later."""
+    def log_later(
+        self, logged: Logged, metrics: Mapping[str, float], files: Mapping[str, bytes], model: str
+    ) -> None:
+        """Add metrics and reports to a logged build, for a judgement that came later."""
         self._open()
         version = self._ask(self._client.get_model_version, model, logged.version)
         points = _points(metrics, int(time.time() * 1000), model_of(version))
         self._log_points(logged.run, points)
+        self._log_files(logged.run, files)
 
     def unpublish(self, model: str) -> None:
         """Take the alias `live` away from a model; its versions stay."""
         self._open().take_back(model)
 
-    def log_search(self, search: SearchLog) -> str:
-        """Log a search as one run, whose steps are the candidates; return the run's id."""
+    def log_run(self, log: RunLog) -> str:
+        """Log a run that is no published build, unless it is there; return its id."""
         self._open()
         from mlflow.entities import Metric, Param
 
+        if known := self._known_run(log):
+            return known
         experiment = self._experiment.experiment_id
-        run = self._ask(
-            self._client.create_run, experiment, tags=dict(search.tags), run_name=search.name
-        )
-        run_id, at = run.info.run_id, run.info.start_time
-        params = [Param(key, shortened(value)) for key, value in search.params.items()]
+        run = self._ask(self._client.create_run, experiment, tags=dict(log.tags), run_name=log.name)
+        run_id, at = str(run.info.run_id), run.info.start_time
+        params = [Param(key, shortened(value)) for key, value in log.params.items()]
         for start in range(0, len(params), _BATCH):
             self._ask(self._client.log_batch, run_id, params=params[start : start + _BATCH])
-        self._log_points(
-            run_id, [Metric(key, value, at, step) for key, step, value in search.points]
-        )
-        self._log_files(run_id, search.files)
+        self._log_points(run_id, [Metric(key, value, at, step) for key, step, value in log.points])
+        self._log_files(run_id, log.files)
         self._ask(self._client.set_terminated, run_id, "FINISHED")
-        return str(run_id)
+        return run_id
 
-    def log_curve(
-        self,
-        name: str,
-        xs: Sequence[float],
-        metrics: Mapping[str, Sequence[float]],
-        *,
-        x_name: str,
-        files: Mapping[str, bytes],
-    ) -> str:
-        """Log curves over `xs` as one run, whose steps are round(100 x); return the run's id."""
-        self._open()
-        from mlflow.entities import Metric
-
-        labels = {
-            "registry.kind": "curve",
-            "registry.x": x_name,
-            "mlflow.note.content": tracking_text.of_curve(x_name),
-        }
+    def _known_run(self, log: RunLog) -> str | None:
+        if not log.once:
+            return None
+        wanted = f"tags.`{log.once}` = '{log.tags[log.once]}' AND attributes.status = 'FINISHED'"
         experiment = self._experiment.experiment_id
-        run = self._ask(self._client.create_run, experiment, tags=labels, run_name=name)
-        points = [
-            Metric(key, value, run.info.start_time, round(100 * x))
-            for key, values in metrics.items()
-            for x, value in zip(xs, values, strict=True)
-        ]
-        self._log_points(run.info.run_id, points)
-        self._log_files(run.info.run_id, files)
-        self._ask(self._client.set_terminated, run.info.run_id, "FINISHED")
-        return str(run.info.run_id)
+        found = self._ask(self._client.search_runs, [experiment], wanted, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def log_rejected(self, log: RunLog, model: str, reason: str) -> str:
+        """Log an attempt that a gate stopped, and say so on its model's page, if it has one."""
+        run = self.log_run(log)
+        self._open().mark_rejected(model, reason, run)
+        return run
 
 
 def _points(metrics: Mapping[str, float], at: int, model: str) -> list[Any]:

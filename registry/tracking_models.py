@@ -133,6 +133,16 @@ class Models:
         text = tracking_text.of_model(build, self._places(build), version, link)
         self._ask(self._client.update_registered_model, name, text)
 
+    def mark_rejected(self, name: str, reason: str, run: str) -> None:
+        """Say on a model's page that its last attempt was stopped; what is live stays so."""
+        if not self._is_registered(name):
+            return
+        text = self._ask(self._client.get_registered_model, name).description or ""
+        link = tracking_text.run_link(self._experiment, run)
+        told = tracking_text.rejected(text, reason, link)
+        if told != text:
+            self._ask(self._client.update_registered_model, name, told)
+
     def take_back(self, name: str) -> None:
         """Take `live` away from a model, and say so on its page."""
         if not self._is_registered(name):

@@ -15,6 +15,7 @@ from registry.tracked import BuildLog, Operand, shortened, weight_text
 VIEW = "workflowType=machine_learning"
 
 _LIVE = "Live:"
+_STOPPED = "**The last attempt was not published:**"
 _NOT_PUBLISHED = "**Not published.** What it was:"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~-])")
 
@@ -63,9 +64,20 @@ def run_link(experiment: str, run: str) -> str:
     return f"#/experiments/{experiment}/runs/{run}?{VIEW}"
 
 
-def of_curve(x_name: str) -> str:
-    """Return the description of a run of curves."""
-    return f"Step 100 is {escaped(x_name)} = 1."
+def of_rejected(expression: str, reason: str) -> str:
+    """Return the description of the run of an attempt that a gate stopped."""
+    return f"**Not published:** {escaped(reason)}\n\n`{_code(shortened(expression))}`"
+
+
+def rejected(text: str, reason: str, run: str) -> str:
+    """Return the description of a model whose last attempt was stopped; the next build clears it.
+
+    `reason` is one line, `run` the link to what was tried.
+    """
+    first, separator, rest = text.partition("\n\n")
+    first = first.partition("  \n")[0]
+    line = f"{_STOPPED} {escaped(shortened(reason))} ([what was tried]({run}))"
+    return f"{first}  \n{line}{separator}{rest}"
 
 
 def of_ingredient(operand: Operand, experiment: str, model: str) -> str:

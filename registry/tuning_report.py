@@ -6,12 +6,11 @@ those that it did not.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from registry import page
 from registry.report import table, weight_text
 from schemas.expression import number
 
@@ -89,20 +88,10 @@ def headline(model: str, request: Mapping[str, Any], found: Mapping[str, Any]) -
 
 
 def _tables(request: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    tasks = [task["name"] for task in request["suite"]["tasks"]]
-    rows = lines(found)
-    objective = request["objective"]["kind"]
-    for part in found["prompts"]:
-        head = (_PART_NAMES[part], objective, *tasks, "")
-        yield from table(
-            [
-                (one.label, *_cells(one.parts[part], tasks), one.values)
-                for one in rows
-                if part in one.parts
-            ],
-            head=head,
-        )
+    for head, rows, _ in _part_tables(request, found):
+        yield from table(rows, head=head)
         yield ""
+    tasks = [task["name"] for task in request["suite"]["tasks"]]
     if found["front"]:
         yield f"{len(found['front'])} candidates that none beats in every task:"
         yield from (f"  {line}" for line in _front(found, tasks))
@@ -142,34 +131,33 @@ def markdown(
     model: str, request: Mapping[str, Any], found: Mapping[str, Any], proposal: str
 ) -> str:
     """Return a search as Markdown."""
-    tasks = [task["name"] for task in request["suite"]["tasks"]]
-    blocks = [f"# {model}, tuned", headline(model, request, found)]
-    for part in found["prompts"]:
-        head = (_PART_NAMES[part], request["objective"]["kind"], *tasks, "values")
-        body = [
-            (one.label, *_cells(one.parts[part], tasks), one.values)
-            for one in lines(found)
-            if part in one.parts
-        ]
-        blocks.append("\n".join(_markdown_table(head, body)))
-    blocks.append(f"```diff\n{proposal}```" if proposal else "The declared recipe is kept.")
+    blocks = [f"# {_title(model)}", headline(model, request, found)]
+    blocks += [page.markdown_table(head, rows) for head, rows, _ in _part_tables(request, found)]
+    blocks += [f"**{one}**" for one in hints(request, found)]
+    blocks.append(f"```diff\n{proposal}```" if proposal else _NOTHING_TO_CHANGE)
     return "\n\n".join(blocks) + "\n"
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+_NOTHING_TO_CHANGE = "The declared recipe is as good as any that was tried: nothing to change."
 
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}th,td{padding:.25rem .7rem;text-align:right}
-th:first-child,td:first-child,td:last-child{text-align:left}thead{border-bottom:2px solid #444}
-tr.tuned{font-weight:600;background:#eef6ee}tr.reference{color:#666}
-pre{background:#f6f6f6;padding:1rem;overflow-x:auto}img{max-width:100%}
-"""
+def _title(model: str) -> str:
+    return f"{model}, tuned"
+
+
+def _part_tables(
+    request: Mapping[str, Any], found: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]], list[str]]]:
+    """Yield a table per part of the prompts: head, rows, kinds of the rows."""
+    tasks = [task["name"] for task in request["suite"]["tasks"]]
+    for part in found["prompts"]:
+        inside = [one for one in lines(found) if part in one.parts]
+        head = (_PART_NAMES[part], request["objective"]["kind"], *tasks, "values")
+        rows = [(one.label, *_cells(one.parts[part], tasks), one.values) for one in inside]
+        yield head, rows, [_CLASSES.get(one.kind, "") for one in inside]
+
+
+_CLASSES = {"tuned": "main", "reference": "beside"}
 
 
 def html(
@@ -180,35 +168,30 @@ def html(
     pictures: Mapping[str, bytes],
 ) -> str:
     """Return a search as one page that needs no other file and no network."""
-    tasks = [task["name"] for task in request["suite"]["tasks"]]
-    body = [f"<h1>{escape(model)}, tuned</h1>", f"<p>{escape(headline(model, request, found))}</p>"]
-    for part in found["prompts"]:
-        head = (_PART_NAMES[part], request["objective"]["kind"], *tasks, "values")
-        body.append(
-            _html_table(head, [one for one in lines(found) if part in one.parts], part, tasks)
-        )
+    parts = [page.text(headline(model, request, found))]
+    parts += [page.html_table(*one) for one in _part_tables(request, found)]
+    parts += [page.text(one) for one in hints(request, found)]
     if proposal:
-        body.append(f"<h2>Proposed edit</h2><pre>{escape(proposal)}</pre>")
-    for name, data in pictures.items():
-        if name.endswith(".svg"):
-            source = base64.b64encode(data).decode()
-            body.append(
-                f'<p><img alt="{escape(name)}" src="data:image/svg+xml;base64,{source}"></p>'
+        parts += [page.heading("Proposed edit"), page.code(proposal)]
+    else:
+        parts.append(page.text(_NOTHING_TO_CHANGE))
+    return page.html_page(_title(model), [*parts, *page.html_pictures(pictures)])
+
+
+def hints(request: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return what to try next: a best value at the end of its range may lie beyond it."""
+    if not found["best"]:
+        return []
+    told = []
+    for one in request["variables"]:
+        value = found["best"]["values"][one["label"]]
+        ends = (one["low"], one["high"])
+        if not isinstance(value, Mapping) and ends[0] < ends[1] and value in ends:
+            least = "least" if value == ends[0] else "largest"
+            told.append(
+                f"{one['label']} {number(value)} is the {least} that was tried: widen its range"
             )
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        f"<title>{escape(model)}, tuned</title><style>{_STYLE}</style>{''.join(body)}</html>\n"
-    )
-
-
-def _html_table(head: Sequence[str], rows: Sequence[Line], part: str, tasks: Sequence[str]) -> str:
-    cells = "".join(f"<th>{escape(one)}</th>" for one in head)
-    lines_ = []
-    for one in rows:
-        row = (one.label, *_cells(one.parts[part], tasks), one.values)
-        inside = "".join(f"<td>{escape(cell)}</td>" for cell in row)
-        lines_.append(f'<tr class="{one.kind}">{inside}</tr>')
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines_)}</tbody></table>"
+    return told
 
 
 def reasons(request: Mapping[str, Any], found: Mapping[str, Any]) -> str:

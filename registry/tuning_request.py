@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import schemas
-from registry import tuning
+from registry import trials, tuning
 from registry.record import input_label
 from registry.request import alone, is_adapter, output
-from registry.schema import method_parameters
 from registry.spec import Catalog, MergeSpec, Range, Tune
-from schemas import canonical
 from schemas.expression import mean_weight
 
 FORMAT_VERSION = 1
@@ -70,8 +68,12 @@ def search_request(
     tune: Tune,
     pinned: Mapping[str, Any],
     varied: Sequence[Variable],
+    beside: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return the search request of a merge, whose build request `pinned` has every digest."""
+    """Return the search request of a merge, whose build request `pinned` has every digest.
+
+    `beside` are recipes that are measured too; with nothing varied nothing is searched.
+    """
     name = tune.suite or spec.suite
     assert name is not None, "the catalog was checked"
     suite = catalog.suites[name]
@@ -83,12 +85,14 @@ def search_request(
         "evaluator": schemas.evaluator(),
         "start": start,
         "suite": {"name": suite.name, "digest": suite.digest, "tasks": asked},
-        "references": [{"label": "base", "request": None}, *_alone(start)],
-        "trials": [
-            {"label": method, "request": with_method(start, method)} for method in tune.compare
-        ],
+        "references": [{"label": "base", "request": None}, *_alone(spec, start)],
+        "trials": [*trials.rank(start, tune.compare), *beside],
         "variables": [one.as_data() for one in varied],
-        "strategy": {"name": tune.strategy, "population": tune.population, "sigma": tune.sigma},
+        "strategy": {
+            "name": tune.strategy if varied else "none",
+            "population": tune.population,
+            "sigma": tune.sigma,
+        },
         "objective": {
             "kind": tune.objective,
             "weights": weights,
@@ -107,28 +111,10 @@ def as_model(request: Mapping[str, Any]) -> dict[str, Any]:
     return dict(request)
 
 
-def _alone(start: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield every ingredient of positive weight alone, at weight 1."""
-    for position, term in enumerate(start["recipe"]["terms"]):
-        if mean_weight(term["weight"]) > 0:
-            label = f"{input_label(term['input'])} alone"
-            yield {"label": label, "request": alone(start, position)}
-
-
-def with_method(start: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """Return the request of the same operands under another method, with defaults and weights 1."""
-    recipe, schema = start["recipe"], schemas.method(method)
-    terms = [{**term, "weight": 1.0, "parameters": {}} for term in recipe["terms"]]
-    if schema["x-symmetric"]:
-        terms.sort(key=lambda term: (term["input"]["digest"], canonical.canonical(term)))
-    changed = {
-        "method": method,
-        "parameters": method_parameters(method, {}),
-        "terms": terms,
-        "compute": recipe["compute"],
-    }
-    if schema["x-seed"]:
-        changed["seed"] = recipe.get("seed", 0)
-    if "tokenizer" in recipe:
-        changed["tokenizer"] = recipe["tokenizer"]
-    return {**start, "recipe": changed}
+def _alone(spec: MergeSpec, start: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every ingredient of positive weight alone, at weight 1, in the order of the spec."""
+    terms = start["recipe"]["terms"]
+    for term in spec.terms:
+        position = _position(terms, term.label)
+        if mean_weight(terms[position]["weight"]) > 0:
+            yield {"label": f"{term.label} alone", "request": alone(start, position)}

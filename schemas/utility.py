@@ -5,7 +5,11 @@ Both sides need it: `merger` to choose among candidates, `registry` to judge a m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 PERPLEXITY, LATENCY, THROUGHPUT = "perplexity", "latency", "throughput"
+LM_EVAL = "lm_eval"
 
 MEASURED = frozenset({LATENCY, THROUGHPUT})
 """Metrics that a clock gives: no two runs agree, no scale from 0 to 1 is theirs.
@@ -16,6 +20,14 @@ two models' are compared: they have no utility.
 
 LOWER_IS_BETTER = frozenset({PERPLEXITY, LATENCY})
 """Metrics of which less is better whatever a suite says."""
+
+
+def kind_of(task: Mapping[str, Any]) -> str:
+    """Return the metric of a suite's task; lm-eval's perplexities are perplexities like ours."""
+    metric = str(task["metric"])
+    if metric == LM_EVAL and task["options"]["metric"].partition(",")[0].endswith(PERPLEXITY):
+        return PERPLEXITY
+    return metric
 
 
 def utility(metric: str, value: float, *, higher_is_better: bool) -> float:

@@ -250,8 +250,8 @@ def test_a_pattern_that_backtracks_for_ever_is_an_error(
             {},
             (
                 "metric: expected one of choice, contains, exact_match, json_match, json_valid, "
-                "latency, pattern_share, perplexity, python_pass_at_k, sql_execution, throughput, "
-                "found rouge"
+                "latency, lm_eval, pattern_share, perplexity, python_pass_at_k, sql_execution, "
+                "throughput, found rouge"
             ),
         ),
     ],

@@ -19,7 +19,7 @@ import pytest
 
 from registry import pictures, tracking, tracking_place, tracking_text
 from registry.errors import NotNow
-from registry.tracked import tags, weight_metric
+from registry.tracked import RunLog, tags, weight_metric
 from registry.tracking import BuildLog, Logged, Operand, Tracker
 from registry.tracking_session import Session
 from tests.conftest import Repository
@@ -420,9 +420,11 @@ def test_a_judgement_that_comes_later_joins_the_same_run_and_model(uri: str) -> 
     tracker = Tracker(uri, "merges")
     logged = tracker.log(build_of(1))
 
-    tracker.log_metrics(logged, {"eval.office.sql": 0.5}, "office")
+    tracker.log_later(logged, {"eval.office.sql": 0.5}, {"quality/a.md": b"a"}, "office")
 
-    assert client_of(uri).get_run(logged.run).data.metrics["eval.office.sql"] == 0.5
+    client = client_of(uri)
+    assert client.get_run(logged.run).data.metrics["eval.office.sql"] == 0.5
+    assert "quality/a.md" in [file.path for file in client.list_artifacts(logged.run, "quality")]
     values = {
         metric.value
         for metric in operands_page(uri, "office").metrics
@@ -449,22 +451,60 @@ def test_an_unpublished_model_is_not_live_and_says_so(uri: str) -> None:
     assert model.description.startswith("Live: [version 1]")
 
 
-def test_a_curve_is_one_run_with_a_step_for_each_weight(uri: str) -> None:
-    tracker = Tracker(uri, "merges")
-
-    run_id = tracker.log_curve(
-        "sql alone",
-        [0.0, 0.5, 1.0],
-        {"sql": [0.1, 0.6, 0.9], "control": [1.0, 1.0, 0.8]},
-        x_name="weight of sql@1",
-        files={"curve.csv": b"x\n"},
+def search_of(**changes: Any) -> RunLog:
+    points = [("search.sql", step, value) for step, value in ((1, 0.1), (2, 0.6), (3, 0.9))]
+    log = RunLog(
+        name="office grid",
+        tags={"registry.kind": "search", "registry.model": "office"},
+        params={"strategy": "grid"},
+        points=(*points, ("held_out.tuned.sql", 0, 0.8)),
+        files={"search/report.md": b"x\n"},
     )
+    return dataclasses.replace(log, **changes)
+
+
+def test_a_search_is_one_run_with_a_step_for_each_candidate(uri: str) -> None:
+    run_id = Tracker(uri, "merges").log_run(search_of())
 
     client = client_of(uri)
-    points = [(p.step, p.value) for p in client.get_metric_history(run_id, "sql")]
-    assert sorted(points) == [(0, 0.1), (50, 0.6), (100, 0.9)]
-    assert client.get_run(run_id).info.status == "FINISHED"
-    assert [file.path for file in client.list_artifacts(run_id)] == ["curve.csv"]
+    points = [(p.step, p.value) for p in client.get_metric_history(run_id, "search.sql")]
+    assert sorted(points) == [(1, 0.1), (2, 0.6), (3, 0.9)]
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"strategy": "grid"}
+    assert [file.path for file in client.list_artifacts(run_id, "search")] == ["search/report.md"]
+
+
+def test_what_is_to_be_there_once_is_not_logged_again(uri: str) -> None:
+    tracker = Tracker(uri, "merges")
+    log = search_of(tags={"registry.kind": "rejected", "registry.try": "a"}, once="registry.try")
+
+    first = tracker.log_run(log)
+
+    assert tracker.log_run(log) == first
+    other = dataclasses.replace(log, tags={**log.tags, "registry.try": "b"})
+    assert tracker.log_run(other) != first
+
+
+def test_an_attempt_that_was_stopped_is_told_on_the_page_until_one_is_published(uri: str) -> None:
+    tracker = Tracker(uri, "merges")
+    tracker.log(build_of(1))
+    before = client_of(uri).get_registered_model("office").description
+    log = search_of(tags={"registry.kind": "rejected"})
+
+    for reason in ("sql 0.2 <b>", "sql 0.3, wanted ≥ 0.9: failed"):
+        run = tracker.log_rejected(log, "office", reason)
+
+    model = client_of(uri).get_registered_model("office")
+    assert str(model.aliases["live"]) == "1"
+    first, second = model.description.split("\n\n")[0].split("  \n")
+    assert first == before.split("\n\n")[0]
+    assert "**The last attempt was not published:** sql 0\\.3, wanted ≥ 0\\.9: failed" in second
+    assert f"/runs/{run}?" in second
+    tracker.log_rejected(log, "never-heard-of", "no")
+
+    tracker.log(build_of(2))
+    assert "not published" not in client_of(uri).get_registered_model("office").description
 
 
 def test_texts_that_mlflow_would_cut_silently_say_that_they_were_cut(uri: str) -> None:

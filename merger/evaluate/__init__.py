@@ -12,6 +12,8 @@ Knows no recipe, no gate and no key: whether a number is good enough is judged e
     timing         how long answers take
     metrics        the table of metrics: text_match, json_match, json_valid, sql_execution,
                    pattern_share, python_pass (python_program, sandbox)
+    harness        what lm-evaluation-harness asks and judges, if it is installed; harness_task
+                   opens its tasks
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import schemas
-from merger.evaluate import choice, generate, metrics, perplexity, python_pass, timing
+from merger.evaluate import choice, generate, harness, metrics, perplexity, python_pass, timing
 from merger.evaluate import suite as suites
 from merger.evaluate.adapter import open_adapter
 from merger.evaluate.draw import Draw
@@ -56,7 +58,7 @@ class Exam:
 class _Result:
     metric: float
     answers: Sequence[str]
-    scores: Sequence[float]
+    scores: Sequence[float | None]
 
 
 def run(
@@ -81,7 +83,7 @@ def run(
 
 def prepare(tasks: tuple[Task, ...]) -> Exam:
     """Return the tasks with their scorers; everything that can be wrong without a model is told."""
-    scorers = {task.name: metrics.prepare(task) for task in tasks if _is_judged(task)}
+    scorers = {task.name: metrics.prepare(task) for task in tasks if _is_asked(task)}
     for task, prompt in _places([task for task in tasks if _is_read(task)]):
         if task.metric == metrics.CHOICE:
             choice.check(task, prompt)
@@ -97,7 +99,7 @@ def hold(exam: Exam, model: Model, progress: Progress) -> dict[str, Any]:
     and score of every prompt in `prompts`. Raises EvaluationError.
     """
     read = [task for task in exam.tasks if _is_read(task)]
-    asked = [task for task in exam.tasks if _is_judged(task)]
+    asked = [task for task in exam.tasks if _is_asked(task)]
     timed = [task for task in exam.tasks if task.metric in timing.MEASURES]
     later = sum(len(task.prompts) for task in asked)
     last = later + sum(len(task.prompts) for task in read)
@@ -109,6 +111,7 @@ def hold(exam: Exam, model: Model, progress: Progress) -> dict[str, Any]:
         **{task.name: _judged(exam.scorers[task.name], answers[task.name]) for task in asked},
         **{task.name: _READERS[task.metric](task, surprises[task.name]) for task in read},
         **timings,
+        **_of_lm_eval(model, exam, lambda done: progress(done, total, "prompts")),
     }
     return {
         "metrics": {task.name: results[task.name].metric for task in exam.tasks},
@@ -116,14 +119,28 @@ def hold(exam: Exam, model: Model, progress: Progress) -> dict[str, Any]:
     }
 
 
+def _is_asked(task: Task) -> bool:
+    """Return whether a task's prompts are answered and the answers judged here."""
+    others = (*metrics.JUDGED_OUTSIDE, *timing.MEASURES)
+    return not _is_read(task) and task.metric not in others
+
+
 def _is_read(task: Task) -> bool:
     """Return whether a task's texts are read by the model instead of answered."""
     return task.metric in metrics.READ
 
 
-def _is_judged(task: Task) -> bool:
-    """Return whether the answers of a task are scored."""
-    return not _is_read(task) and task.metric not in timing.MEASURES
+def _of_lm_eval(model: Model, exam: Exam, on_prompts: Callable[[int], None]) -> dict[str, _Result]:
+    """Return the results of the tasks of lm-eval, which come after all others."""
+    tasks = [task for task in exam.tasks if task.metric in metrics.JUDGED_OUTSIDE]
+    done = exam.prompts - sum(len(task.prompts) for task in tasks)
+    results = {}
+    for task in tasks:
+        found = harness.hold(model, task)
+        results[task.name] = _Result(found.metric, found.answers, found.scores)
+        done += len(task.prompts)
+        on_prompts(done)
+    return results
 
 
 def _texts(task: Task, prompt: Prompt) -> tuple[str, ...]:

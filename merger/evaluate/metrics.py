@@ -20,9 +20,10 @@ from merger.evaluate import (
     text_match,
 )
 from merger.evaluate.suite import Task
-from schemas.utility import MEASURED
+from schemas.utility import LM_EVAL, MEASURED
 
 PERPLEXITY, CHOICE = READ = ("perplexity", "choice")
+JUDGED_OUTSIDE = (LM_EVAL,)
 
 Scorer = Callable[[Sequence[str]], list[float]]
 """Answers in the order of the task's prompts, all of one together, to a score each, 0 to 1."""
@@ -42,7 +43,7 @@ _TABLE: Mapping[str, Callable[[Task], Scorer]] = MappingProxyType(
 
 def names() -> tuple[str, ...]:
     """Return the names of all metrics, sorted."""
-    return tuple(sorted((*_TABLE, *READ, *MEASURED)))
+    return tuple(sorted((*_TABLE, *READ, *MEASURED, *JUDGED_OUTSIDE)))
 
 
 def prepare(task: Task) -> Scorer:

@@ -13,6 +13,7 @@ from typing import Any
 
 import schemas
 from merger.evaluate.errors import EvaluationError
+from schemas.utility import LM_EVAL
 
 _LINE_KEYS = ("id", "prompt", "expected", "choices")
 
@@ -41,6 +42,8 @@ class Task:
     system: str | None
     options: Mapping[str, Any]
     prompts: tuple[Prompt, ...]
+    opened: Any = None
+    """Of a task of lm-eval: what it made of it."""
 
     def fault(self, message: str, prompt: Prompt | None = None) -> EvaluationError:
         """Return the error that names suite and task, and file and line of `prompt` if given."""
@@ -102,6 +105,8 @@ def _option_schema(option: str) -> Mapping[str, Any]:
 
 
 def _task(suite: str, data: Mapping[str, Any], folder: Path) -> Task:
+    if data["metric"] == LM_EVAL:
+        return _of_lm_eval(suite, data, folder)
     file = folder / data["data"]
     bare = Task(
         suite=suite,
@@ -135,6 +140,14 @@ def _task(suite: str, data: Mapping[str, Any], folder: Path) -> Task:
         options=bare.options,
         prompts=tuple(prompts.values()),
     )
+
+
+def _of_lm_eval(suite: str, data: Mapping[str, Any], folder: Path) -> Task:
+    from merger.evaluate.harness_task import open_task  # only it needs the package
+
+    file = folder.absolute() / data["options"]["task"]
+    bare = Task(suite, data["name"], data["metric"], file, 0, None, data["options"], ())
+    return open_task(bare, data)
 
 
 def _prompt(task: Task, number: int, line: bytes) -> Prompt:

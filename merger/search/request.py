@@ -17,6 +17,7 @@ from merger.request import BuildRequest
 from merger.request_checks import expect_equal, expect_keys
 from merger.search.objective import Objective, Task
 from merger.search.space import Space, Variable
+from schemas.utility import kind_of
 
 FORMAT_VERSION = 1
 STRATEGIES = ("none", "grid", "cma_es", "greedy_soup")
@@ -134,7 +135,7 @@ def _objective(data: Any, suite: Mapping[str, Any]) -> Objective:
     kind = _one_of(data["kind"], OBJECTIVES, "objective.kind")
     lower, weights = data["lower_is_better"], data["weights"]
     tasks = tuple(
-        Task(task["name"], task["metric"], task["name"] not in lower) for task in suite["tasks"]
+        Task(task["name"], kind_of(task), task["name"] not in lower) for task in suite["tasks"]
     )
     if {task.name for task in tasks} != weights.keys() or not any(weights.values()):
         why = "expected a weight for every task, one of them above 0"

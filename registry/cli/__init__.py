@@ -33,6 +33,8 @@ _COMMANDS = {
     "lineage": ("reading", "Show the ingredients of a model at any depth."),
     "analyze": ("looking", "Show how terms agree and what a merge leaves of them."),
     "recommend": ("looking", "Propose a recipe for adapters, and say why."),
+    "quality": ("judging", "Show what a model gained over its base and kept of its parts."),
+    "compare": ("comparing", "Measure every method, a recipe's steps, or a line, side by side."),
     "tune": ("tuning", "Look for better numbers of a merge, and propose them."),
     "export": ("acting", "Copy a built model, byte for byte, into a folder."),
     "verify": ("acting", "Compare stored bytes with their digests."),

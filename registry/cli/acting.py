@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -147,15 +148,27 @@ def export(directory: Path, model: str, folder: Path, *, with_reports: bool) -> 
         raise RegistryError(msg, f"run `registry sync {model}`")
     session.store.materialize(artifact, target, link=False)
     if with_reports:
-        known = observation.require_record(session.root, model)
-        beside = {
-            "build-record.json": known.as_data(),
-            "build-report.json": keys.read_report(session.store.cache, built.key) or {},
-        }
-        for name, data in beside.items():
-            (target / name).write_text(json.dumps(data, indent=2) + "\n", "utf-8")
+        for name, content in _reports(session, model).items():
+            (target / name).write_bytes(content)
     click.echo(f"{model}  {built.model_digest}  {len(artifact.files)} files in {folder}")
     return 0
+
+
+def _reports(session: Session, model: str) -> dict[str, bytes]:
+    """Return what lies beside an exported model and is no part of its digests."""
+    from registry.cli.judging import quality_files
+
+    known = observation.require_record(session.root, model)
+    assert known.built is not None
+    files = {
+        "build-record.json": known.as_data(),
+        "build-report.json": keys.read_report(session.store.cache, known.built.key) or {},
+    }
+    told = {name: json.dumps(data, indent=2).encode() + b"\n" for name, data in files.items()}
+    # A model without a suite has no quality to report.
+    with contextlib.suppress(RegistryError):
+        told |= quality_files(session, model)
+    return told
 
 
 @click.command()

@@ -8,14 +8,13 @@ from typing import Any
 
 import click
 
-from registry import observation, report, search, spec_edit, tuning, tuning_report, tuning_request
+from registry import report, search, search_log, spec_edit, tuning, tuning_report, tuning_request
+from registry.cli import trying
 from registry.cli.acting import DEVICES, open_world
 from registry.cli.session import Session, open_session
 from registry.errors import RegistryError
-from registry.record import BuildRecord
-from registry.spec import MergeSpec, Tune
+from registry.spec import MergeSpec
 from registry.tuning_request import Variable
-from registry.world import World
 
 _FORMATS = click.Choice(["text", "json", "markdown"])
 
@@ -49,53 +48,24 @@ def tune(
     search that was stopped goes on where it was.
     """
     session = open_session(directory)
-    session.require([model])
-    spec = session.loaded.catalog.merges[model]
+    spec, pinned = trying.ready(session, model)
     plan = tuning.effective(spec)
-    _refuse_untunable(spec, plan)
-    pinned = session.declared[model].pin(_digests(session, spec))
+    if not plan.parameters and not plan.weights:
+        msg = f"{model}: nothing is recommended to vary for {spec.method}"
+        raise RegistryError(msg, "say what in the spec: `tune: {weights: {sql: [0.3, 0.5, 0.7]}}`")
     varied = tuning_request.variables(spec, plan, pinned)
     request = tuning_request.search_request(session.loaded.catalog, spec, plan, pinned, varied)
     budget = search.Budget(evaluations or plan.evaluations, minutes or plan.minutes)
-    folder = directory / output if output else _folder(session, model)
+    folder = directory / output if output else trying.folder(session, "tuning", model)
     with open_world(session, device) as world:
         found = search.run(world, model, request, budget)
         proposal = _proposal(session, spec, varied, found)
         files = _files(model, request, found, proposal)
-        _write(folder, files)
-        _log(world, spec, request, found, files)
+        trying.write(folder, files)
+        trying.log(world, search_log.of(model, world.commit, request, found, files))
     session.index.save()
     click.echo(_told(form, model, request, found, proposal, folder))
     return 0
-
-
-def _refuse_untunable(spec: MergeSpec, plan: Tune) -> None:
-    if plan.suite is None and spec.suite is None:
-        msg = f"{spec.name}: expected a suite to measure candidates on, found none"
-        raise RegistryError(msg, "add `evaluation: {suite: …}` to the merge, or `tune:` with one")
-    if spec.slices or spec.tokenizer != "base":
-        what = "stacks layers" if spec.slices else "has a vocabulary of its own"
-        msg = f"{spec.name} {what}: it cannot be tried in the memory of its base"
-        raise RegistryError(msg)
-    if not plan.parameters and not plan.weights:
-        msg = f"{spec.name}: nothing is recommended to vary for {spec.method}"
-        raise RegistryError(msg, "say what in the spec: `tune: {weights: {sql: [0.3, 0.5, 0.7]}}`")
-
-
-def _digests(session: Session, spec: MergeSpec) -> dict[str, str]:
-    recorded = session.observed().recorded
-    digests = {}
-    for name in spec.upstream:
-        one = recorded.get(name)
-        if not isinstance(one, BuildRecord) or one.built is None:
-            msg = f"{spec.name}: merge {name} is not built"
-            raise RegistryError(msg, f"run `registry sync {name}`")
-        digests[name] = one.built.model_digest
-    return digests
-
-
-def _folder(session: Session, model: str) -> Path:
-    return observation.state_folder(session.root) / "tuning" / model
 
 
 def _proposal(
@@ -127,25 +97,6 @@ def _files(
     }
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-
-
-def _log(
-    world: World,
-    spec: MergeSpec,
-    request: Mapping[str, Any],
-    found: Mapping[str, Any],
-    files: Mapping[str, bytes],
-) -> None:
-    from registry import search_log
-
-    log = search_log.of(spec.name, world.commit, request, found, files)
-    world.lane.submit(lambda: world.track(lambda tracker: tracker.log_search(log))).result()
-
-
 def _told(
     form: str,
     model: str,
@@ -161,7 +112,9 @@ def _told(
         return report.as_json(data)
     if form == "markdown":
         return tuning_report.markdown(model, request, found, proposal)
-    told = [tuning_report.text(model, request, found), f"report  {folder / 'report.html'}"]
+    told = [tuning_report.text(model, request, found)]
+    told += [f"hint    {one}" for one in tuning_report.hints(request, found)]
+    told.append(f"report  {folder / 'report.html'}")
     if proposal:
         told += [
             f"better  {tuning_report.reasons(request, found)}",

@@ -1,0 +1,58 @@
+"""What commands share that try recipes of a merge: its request, their files, their run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from registry import observation
+from registry.cli.session import Session
+from registry.errors import RegistryError
+from registry.record import BuildRecord
+from registry.spec import MergeSpec
+from registry.tracked import RunLog
+from registry.world import World
+
+
+def ready(session: Session, model: str) -> tuple[MergeSpec, dict[str, Any]]:
+    """Return a declared merge and its build request; RegistryError if it cannot be tried."""
+    session.require([model])
+    spec = session.loaded.catalog.merges[model]
+    if spec.suite is None and (spec.tune is None or spec.tune.suite is None):
+        msg = f"{model}: expected a suite to measure candidates on, found none"
+        raise RegistryError(msg, "add `evaluation: {suite: …}` to the merge, or `tune:` with one")
+    if spec.slices or spec.tokenizer != "base":
+        what = "stacks layers" if spec.slices else "has a vocabulary of its own"
+        msg = f"{model} {what}: it cannot be tried in the memory of its base"
+        raise RegistryError(msg)
+    return spec, session.declared[model].pin(_digests(session, spec))
+
+
+def _digests(session: Session, spec: MergeSpec) -> dict[str, str]:
+    recorded = session.observed().recorded
+    digests = {}
+    for name in spec.upstream:
+        one = recorded.get(name)
+        if not isinstance(one, BuildRecord) or one.built is None:
+            msg = f"{spec.name}: merge {name} is not built"
+            raise RegistryError(msg, f"run `registry sync {name}`")
+        digests[name] = one.built.model_digest
+    return digests
+
+
+def folder(session: Session, kind: str, model: str) -> Path:
+    """Return where the files of a command about a model go by default."""
+    return observation.state_folder(session.root) / kind / model
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def log(world: World, told: RunLog) -> None:
+    """Log a run and wait for it; one warning if MLflow is away."""
+    world.lane.submit(lambda: world.track(lambda tracker: tracker.log_run(told))).result()
