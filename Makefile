@@ -12,7 +12,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e ".[base,dev]" -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e ".[base,dev,lm-eval]" -c constraints.txt
 	@# pip compiles on one core; some packages ship files for other Pythons, which is no failure.
 	-$(BIN)/python -m compileall -q -j 2 .venv/lib >/dev/null
 	touch $(STAMP)

@@ -1,4 +1,4 @@
-"""How much memory is free: what the kernel has, and what a control group leaves us. Linux only."""
+"""How much memory is free, for the machine and its control groups, and how much is ours. Linux."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def default_bytes(root: Path = Path("/")) -> int | None:
     """Return a quarter of the memory that is free, None where nothing says how much there is."""
     free = min(_free(root), default=None)
     return None if free is None else max(1, free // _SHARE)
+
+
+def resident_bytes(root: Path = Path("/")) -> int:
+    """Return the resident set of this process now, 0 where nothing says it."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB", _text(root / "proc/self/status"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _free(root: Path) -> Iterator[int]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _FORMAT_VERSION = 1
-_TASKS = ("build", "evaluate", "analyze", "search")
+_TASKS = ("build", "evaluate", "analyze", "search", "serve")
 _NEEDED = {"build": ("output",), "search": ("budget", "known")}
 _PACKAGES = ("torch", "safetensors", "transformers", "peft", "merge-registry")
 _SECONDS_BETWEEN_PROGRESS = 0.1
@@ -83,9 +83,9 @@ def _run(order: Any, emit: Emit) -> dict[str, Any]:
     emit({"event": "started", "task": task, "device": device.type, "device_class": device_class})
     inputs = {digest: Path(folder) for digest, folder in order["inputs"].items()}
     progress = _Throttled(emit)
-    if task == "evaluate":
+    if task in ("evaluate", "serve"):
         torch.set_num_threads(threads)
-        report = _evaluate(order, inputs, device, progress)
+        report = (_evaluate if task == "evaluate" else _serve)(order, inputs, device, progress)
     else:
         from merger.engine import Limits
 
@@ -181,6 +181,16 @@ def _search(
 
     found = search.run(order["request"], inputs, limits, budget=budget, known=known, tell=tell)
     return {"search": found, "versions": _versions(*_PACKAGES)}
+
+
+def _serve(
+    order: Mapping[str, Any], inputs: Mapping[str, Path], device: torch.device, progress: _Throttled
+) -> dict[str, Any]:
+    # Late, as above.
+    from merger import serving
+
+    found = serving.run(order["request"], inputs, device, progress)
+    return {"serving": found, "versions": _versions(*_PACKAGES)}
 
 
 def _device(name: Any) -> torch.device:

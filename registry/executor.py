@@ -55,6 +55,11 @@ class Executor:
         finally:
             self._free.put(worker)
 
+    def renew(self) -> None:
+        """End the processes that wait for an order: the next one finds a process of its own."""
+        for worker in self._workers:
+            worker.renew()
+
     def close(self) -> None:
         """End all processes."""
         for worker in self._workers:

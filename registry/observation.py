@@ -13,7 +13,7 @@ from registry import keys, record
 from registry.errors import RegistryError
 from registry.keys import Artifact
 from registry.plan import Observed
-from registry.record import BuildRecord, UnreadableRecord
+from registry.record import BuildRecord, Built, UnreadableRecord
 from registry.store import Store
 from registry.sweep import packed
 
@@ -108,4 +108,13 @@ def require_record(root: Path, model: str) -> BuildRecord:
     if found.built is None:
         msg = f"{model} was never published: a gate stopped it"
         raise RegistryError(msg, f"run `registry explain {model}`")
+    return found
+
+
+def require_artifact(store: Store, model: str, built: Built) -> Artifact:
+    """Return what the store has of a model that is built; RegistryError if it has not the bytes."""
+    found = keys.read(store.cache, built.key)
+    if found is None or found.artifact_digest != built.artifact["digest"]:
+        msg = f"{model}: its bytes are not in the store"
+        raise RegistryError(msg, f"run `registry sync {model}`")
     return found

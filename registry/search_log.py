@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from registry import tuning_report
-from registry.tracked import RunLog
+from registry.tracked import RunLog, metric_name
 from schemas.canonical import canonical
 
 
@@ -79,7 +79,7 @@ def _params(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "seed", str(request["seed"])
     for one in request["variables"]:
         values = {name: one[name] for name in ("values", "low", "high", "layers")}
-        yield f"vary.{_name(one['label'])}", canonical(values).decode()
+        yield f"vary.{metric_name(one['label'])}", canonical(values).decode()
 
 
 def _points(found: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
@@ -93,20 +93,15 @@ def _points(found: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
         for part in found["prompts"]:
             if not row[part]["problem"]:
                 for task, value in row[part]["metrics"].items():
-                    yield f"{part}.{_name(label)}.{task}", 0, value
+                    yield f"{part}.{metric_name(label)}.{task}", 0, value
 
 
 def _candidate(row: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
     number, told = row["number"], row["search"]
     for label, value in row["values"].items():
         if not isinstance(value, Mapping):
-            yield f"value.{_name(label)}", number, float(value)
+            yield f"value.{metric_name(label)}", number, float(value)
     if not told["problem"]:
         yield "search.objective", number, told["score"]
         for task, value in told["metrics"].items():
             yield f"search.{task}", number, value
-
-
-def _name(label: str) -> str:
-    """Return a label as part of a metric's name: MLflow takes letters, digits, and these."""
-    return "".join(one if one.isalnum() or one in "_-./ " else "_" for one in label)

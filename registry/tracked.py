@@ -80,6 +80,11 @@ class BuildLog:
     pictures: Callable[[], Mapping[str, bytes]] = dict
 
 
+def metric_name(label: str) -> str:
+    """Return a label as part of a metric's name: MLflow takes letters, digits, and these."""
+    return "".join(one if one.isalnum() or one in "_-./ " else "_" for one in label)
+
+
 def weight_text(operand: Operand) -> str:
     """Return the weight as tags and tables show it, the shortest text that gives the number."""
     if operand.weight is None:

@@ -92,6 +92,13 @@ class Worker:
             child.end()  # after a bug or for want of memory, nothing is known of its state
         raise self._failure(event, child)
 
+    def renew(self) -> None:
+        """End the child, which must be idle: the next order starts another."""
+        with self._lock:
+            child = self._child
+        if child is not None:
+            child.end()
+
     def close(self) -> None:
         """End the child: its input first, after the grace its process group."""
         with self._lock:

@@ -19,6 +19,7 @@ from registry.lane import Lane
 from registry.request import Declaration
 from registry.spec import Catalog
 from registry.store import Store
+from registry.tracked import RunLog
 from registry.tracking import Tracker
 from registry.worker import Event, Progress
 
@@ -34,6 +35,9 @@ class Observer(Protocol):
 
     def warn(self, message: str) -> None:
         """Hear what did not work and fails nothing."""
+
+
+_NEXT_SYNC = "the next sync logs what is waiting"
 
 
 @dataclass(slots=True)
@@ -79,7 +83,12 @@ class World:
         """Have the lane import MLflow and open the store, which takes seconds, while builds run."""
         self.lane.submit(lambda: self.track(lambda tracker: tracker.store_id()))
 
-    def track(self, what: Callable[[Tracker], Any]) -> Any:
+    def log_run(self, log: RunLog) -> None:
+        """Log what is no build and wait for it; a warning is all that a failure is."""
+        later = "run the command again to log it"
+        self.lane.submit(lambda: self.track(lambda tracker: tracker.log_run(log), later)).result()
+
+    def track(self, what: Callable[[Tracker], Any], later: str = _NEXT_SYNC) -> Any:
         """Return what MLflow answers, or None after one warning: it never fails a sync.
 
         For tasks of the lane. After the first failure the rest is left to the next sync.
@@ -94,7 +103,7 @@ class World:
             if self.lane.is_abandoned:
                 raise CancelledError from error
             self._tracking_failed = True
-            self.observer.warn(f"MLflow: {error.message}; the next sync logs what is waiting")
+            self.observer.warn(f"MLflow: {error.message}; {later}")
             return None
 
     def close(self) -> None:

@@ -75,6 +75,18 @@ def test_one_child_serves_many_orders(fake: Callable[..., Worker]) -> None:
     assert worker.started == 1
 
 
+def test_after_renewal_an_order_finds_a_process_of_its_own(fake: Callable[..., Worker]) -> None:
+    with fake("say(event='report', pid=os.getpid())") as worker:
+        worker.renew()  # nothing to end yet
+        first = worker.run({})["pid"]
+
+        worker.renew()
+
+        assert not is_running(first)
+        assert worker.run({})["pid"] != first
+        assert worker.started == 2
+
+
 def test_progress_is_handed_on_in_order(fake: Callable[..., Worker]) -> None:
     body = """
     for done in range(3):

@@ -91,7 +91,7 @@ def _has_room(batch: Sequence[Ask], ask: Ask) -> bool:
 
 def _answer_batch(model: Model, batch: Sequence[tuple[int, Ask]]) -> Iterator[_Row]:
     rows = [_Row(index, ask.limit, ask.draw) for index, ask in batch]
-    logits, mask, cache = _read([ask.tokens for _, ask in batch], model)
+    logits, mask, cache = read([ask.tokens for _, ask in batch], model)
     while True:
         chosen = _choose(logits, rows)
         done = [_is_done(row, token, model.end) for row, token in zip(rows, chosen, strict=True)]
@@ -109,7 +109,7 @@ def _answer_batch(model: Model, batch: Sequence[tuple[int, Ask]]) -> Iterator[_R
         logits, cache = model.forward(tokens, mask, cache, keep=1)
 
 
-def _read(prompts: Sequence[Tokens], model: Model) -> tuple[torch.Tensor, torch.Tensor, Any]:
+def read(prompts: Sequence[Tokens], model: Model) -> tuple[torch.Tensor, torch.Tensor, Any]:
     """Return the logits after every prompt [B, 1, V], the mask of what was read and the cache.
 
     What all prompts begin with, as a rule the system message, is read once and its cache repeated;

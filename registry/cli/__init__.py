@@ -5,6 +5,7 @@
     acting      verify, export, doctor, ui
     looking     analyze, recommend
     tuning      tune
+    serving     bench-serving
     making      init, add
     importing   import mergekit
 
@@ -36,6 +37,7 @@ _COMMANDS = {
     "quality": ("judging", "Show what a model gained over its base and kept of its parts."),
     "compare": ("comparing", "Measure every method, a recipe's steps, or a line, side by side."),
     "tune": ("tuning", "Look for better numbers of a merge, and propose them."),
+    "bench-serving": ("serving", "Measure a merged model against switched adapters."),
     "export": ("acting", "Copy a built model, byte for byte, into a folder."),
     "verify": ("acting", "Compare stored bytes with their digests."),
     "doctor": ("acting", "Check that everything is here that a sync needs."),
@@ -53,8 +55,9 @@ class _Lazy(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"registry.cli.{_COMMANDS[cmd_name][0]}")
-        # `import` is no name that a function can have.
-        command: click.Command = getattr(module, {"import": "importing"}.get(cmd_name, cmd_name))
+        # `import` is no name that a function can have, nor is one with a hyphen.
+        function = {"import": "importing"}.get(cmd_name, cmd_name.replace("-", "_"))
+        command: click.Command = getattr(module, function)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

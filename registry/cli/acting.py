@@ -142,10 +142,7 @@ def export(directory: Path, model: str, folder: Path, *, with_reports: bool) -> 
     if target.is_dir() and any(target.iterdir()):
         msg = f"{folder} is not empty"
         raise RegistryError(msg, "choose an absent or empty folder")
-    artifact = keys.read(session.store.cache, built.key)
-    if artifact is None or artifact.artifact_digest != built.artifact["digest"]:
-        msg = f"{model}: its bytes are not in the store"
-        raise RegistryError(msg, f"run `registry sync {model}`")
+    artifact = observation.require_artifact(session.store, model, built)
     session.store.materialize(artifact, target, link=False)
     if with_reports:
         for name, content in _reports(session, model).items():

@@ -12,7 +12,7 @@ import click
 from registry import report, search, search_log, trials, trials_report, tuning, tuning_request
 from registry.cli import trying
 from registry.cli.acting import DEVICES, open_world
-from registry.cli.session import open_session
+from registry.cli.session import open_session, write_files
 from registry.errors import RegistryError, UsageError
 from registry.spec import MergeSpec
 
@@ -69,8 +69,8 @@ def compare(
     with open_world(session, device) as world:
         found = search.run(world, model, request, search.Budget(1, None))
         files = _files(model, kind, request, found)
-        trying.write(folder, files)
-        trying.log(world, search_log.of_trials(model, kind, world.commit, request, found, files))
+        write_files(folder, files)
+        world.log_run(search_log.of_trials(model, kind, world.commit, request, found, files))
     session.index.save()
     if form == "json":
         click.echo(report.as_json(trials_report.as_data(model, kind, request, found)))

@@ -42,6 +42,17 @@ def write_output(file: Path, text: str) -> None:
         raise UsageError(msg, "make its folder first, or choose another place") from error
 
 
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a report's files into a folder, made if need be; UsageError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        msg = f"cannot write to {folder}: {error.strerror}"
+        raise UsageError(msg, "choose another folder") from error
+
+
 @dataclass(frozen=True)
 class Session:
     """A valid catalog in its repository. What a command does not ask for is not read."""

@@ -1,8 +1,7 @@
-"""What commands share that try recipes of a merge: its request, their files, their run."""
+"""What commands share that try recipes of a merge: its request, and where files go."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ from registry.cli.session import Session
 from registry.errors import RegistryError
 from registry.record import BuildRecord
 from registry.spec import MergeSpec
-from registry.tracked import RunLog
-from registry.world import World
 from schemas.utility import MEASURED
 
 
@@ -50,15 +47,3 @@ def _digests(session: Session, spec: MergeSpec) -> dict[str, str]:
 def folder(session: Session, kind: str, model: str) -> Path:
     """Return where the files of a command about a model go by default."""
     return observation.state_folder(session.root) / kind / model
-
-
-def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a folder, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-
-
-def log(world: World, told: RunLog) -> None:
-    """Log a run and wait for it; one warning if MLflow is away."""
-    world.lane.submit(lambda: world.track(lambda tracker: tracker.log_run(told))).result()

@@ -11,7 +11,7 @@ import click
 from registry import report, search, search_log, spec_edit, tuning, tuning_report, tuning_request
 from registry.cli import trying
 from registry.cli.acting import DEVICES, open_world
-from registry.cli.session import Session, open_session
+from registry.cli.session import Session, open_session, write_files
 from registry.errors import RegistryError
 from registry.spec import MergeSpec
 from registry.tuning_request import Variable
@@ -61,8 +61,8 @@ def tune(
         found = search.run(world, model, request, budget)
         proposal = _proposal(session, spec, varied, found)
         files = _files(model, request, found, proposal)
-        trying.write(folder, files)
-        trying.log(world, search_log.of(model, world.commit, request, found, files))
+        write_files(folder, files)
+        world.log_run(search_log.of(model, world.commit, request, found, files))
     session.index.save()
     click.echo(_told(form, model, request, found, proposal, folder))
     return 0
