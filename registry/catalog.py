@@ -20,7 +20,7 @@ from registry.suite_files import SuiteFiles
 from registry.sweep import SweptTree
 from registry.tree import Entry, Tree, WorkingTree
 from schemas.stack import Slice
-from schemas.utility import LM_EVAL, PERPLEXITY, kind_of
+from schemas.utility import LM_EVAL, LOWER_IS_BETTER, kind_of
 
 _OPERANDS = ("adapter", "checkpoint", "merge")
 _SOME = Settings("none")
@@ -259,7 +259,7 @@ def _suite(state: _Loading, source: Source, data: Mapping[str, Any]) -> None:
 
 
 def _is_lower_better(task: Mapping[str, Any]) -> bool:
-    return kind_of(task) == PERPLEXITY or not task.get("higher_is_better", True)
+    return kind_of(task) in LOWER_IS_BETTER or not task.get("higher_is_better", True)
 
 
 def _task(number: int, data: Mapping[str, Any], files: SuiteFiles) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from registry.errors import Problem, did_you_mean
 from registry.judge import MEAN
 from registry.schema import method_parameters
 from registry.source import FieldPath, Source
-from registry.spec import Catalog, MergeSpec, Term
+from registry.spec import Catalog, Gate, MergeSpec, Suite, Term
 from schemas.schedule import numbers_of, value_at
 from schemas.stack import height, shown
-from schemas.utility import kind_of
+from schemas.utility import LOWER_IS_BETTER, MEASURED, PERPLEXITY, kind_of
 
 Sources = Mapping[tuple[str, ...], Source]
 
@@ -38,6 +38,8 @@ def check(
         source = sources[(ingredient.kind, ingredient.name, str(ingredient.version))]
         if ingredient.base is not None:
             problems += _base(catalog, source, ingredient.base, broken)
+    for suite in catalog.suites.values():
+        problems += _samples(suite, sources[("suite", suite.name)])
     for spec in catalog.merges.values():
         if only is not None and spec.name not in only:
             continue
@@ -56,6 +58,15 @@ def check(
         problems += found
     problems += _cycles(catalog, sources)
     return problems
+
+
+def _samples(suite: Suite, source: Source) -> Iterator[Problem]:
+    for number, task in enumerate(suite.tasks):
+        k = task["options"].get("k", 1)
+        samples = task["options"].get("samples", k)
+        if samples < k:
+            message = f"expected at least k, {k}, found {samples}"
+            yield source.problem(("tasks", number, "options", "samples"), message)
 
 
 def _base(catalog: Catalog, source: Source, name: str, broken: Collection[str]) -> list[Problem]:
@@ -290,12 +301,30 @@ def _evaluation(
         if task not in tasks and task != MEAN:
             hint = did_you_mean(task, [*tasks, MEAN]) or f"tasks: {', '.join(tasks)}, or {MEAN}"
             yield source.problem(path, f"suite {spec.suite} has no task {task}", hint)
-        elif gate.retention is not None and tasks.get(task) == "perplexity":
-            message = "retention is a share of a score, and perplexity is better when lower"
-            yield source.problem((*path, "retention"), message, "use at_most")
+        elif problem := _unfit(task, gate, tasks):
+            field, message, hint = problem
+            yield source.problem((*path, *field), message, hint)
         elif gate.retention is not None and not can_retain:
             message = "expected an adapter or checkpoint of positive weight to compare with"
             yield source.problem((*path, "retention"), message, "use at_least")
+
+
+def _unfit(
+    task: str, gate: Gate, tasks: Mapping[str, str]
+) -> tuple[tuple[str, ...], str, str] | None:
+    """Return which condition a task's metric does not allow, why, and what to do."""
+    metric = tasks.get(task)
+    if metric is None and all(one in MEASURED for one in tasks.values()):
+        return (), "a mean is of shares and perplexities, and the suite has none", "gate a task"
+    if metric == PERPLEXITY and gate.retention is not None:
+        message = "retention is a share of a score, and perplexity is better when lower"
+        return ("retention",), message, "use at_most"
+    compared = [name for name in ("retention", "no_worse_than") if getattr(gate, name) is not None]
+    if metric in MEASURED and compared:
+        message = f"{metric} is measured: no two runs and no two machines agree"
+        hint = f"use {'at_most' if metric in LOWER_IS_BETTER else 'at_least'}"
+        return (compared[0],), message, hint
+    return None
 
 
 def _cycles(catalog: Catalog, sources: Sources) -> list[Problem]:

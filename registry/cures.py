@@ -7,6 +7,7 @@ Knows neither files nor places; reads the schema's own `examples`, `description`
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -145,11 +146,16 @@ def missing(name: str, schema: Mapping[str, Any]) -> Message:
     return "expected this field, found none", hint
 
 
+def _written(value: Any) -> str:
+    """Return a value as YAML has it."""
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
 def _example(field: Mapping[str, Any]) -> str:
     if "const" in field or "enum" in field:
-        return str(field.get("const") or field["enum"][0])
+        return _written(field.get("const") or field["enum"][0])
     if field.get("examples"):
-        return str(field["examples"][0])
+        return _written(field["examples"][0])
     if field.get("required"):
         return f"{{{', '.join(f'{name}: …' for name in field['required'])}}}"
     return "[…]" if field.get("type") == "array" else ""
@@ -209,8 +215,8 @@ def wrong_value(
 
 def _wrong_word(value: Any, schema: Mapping[str, Any], source: str | None) -> Message:
     if "const" in schema:
-        hint = f"write {schema['const']}"
-        return f"expected {schema['const']}, found {shown(value, source)}", hint
+        wanted = _written(schema["const"])
+        return f"expected {wanted}, found {shown(value, source)}", f"write {wanted}"
     hint = _near(value, schema["enum"]) if isinstance(value, str) else ""
     hint = hint or schema.get("x-hint", "")
     return f"expected {one_of(schema['enum'])}, found {shown(value, source)}", hint

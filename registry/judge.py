@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from registry.spec import Gate, Suite
-from schemas.utility import kind_of, utility
+from schemas.utility import MEASURED, kind_of, utility
 
 MEAN = "mean"
 """What a gate on all tasks together is called: the mean of their utilities."""
@@ -25,11 +25,16 @@ class Scale:
     kinds: Mapping[str, str]
     lower_is_better: Collection[str] = frozenset()
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Return the tasks that have a utility: all but those that a clock measures."""
+        return tuple(task for task, kind in self.kinds.items() if kind not in MEASURED)
+
     def value(self, task: str, metrics: Metrics) -> float:
         """Return a task's metric; of `mean`, unless a task is called so, the mean utility."""
         if task in self.kinds or task != MEAN:
             return metrics[task]
-        return sum(self.utility(one, metrics) for one in self.kinds) / len(self.kinds)
+        return sum(self.utility(one, metrics) for one in self.judged) / len(self.judged)
 
     def utility(self, task: str, metrics: Metrics) -> float:
         """Return a number of which more is better."""
@@ -109,8 +114,8 @@ def _task(task: str, gate: Gate, case: Case) -> Iterator[Verdict]:
     if gate.at_most is not None:
         passed = value <= gate.at_most
         yield Verdict(task, "at_most", gate.at_most, value, None, passed)
-    own = case.scale.utility(task, case.metrics)
     if gate.retention is not None:
+        own = case.scale.utility(task, case.metrics)
         best = max(case.baselines.values(), key=lambda alone: case.scale.utility(task, alone))
         bound = case.scale.utility(task, best)
         # An ingredient that scores nothing leaves nothing to lose.
@@ -121,5 +126,6 @@ def _task(task: str, gate: Gate, case: Case) -> Iterator[Verdict]:
     # Before the first version is live there is nothing to be worse than.
     if gate.no_worse_than is not None and case.live is not None:
         limit = case.scale.value(task, case.live)
+        own = case.scale.utility(task, case.metrics)
         passed = own >= case.scale.utility(task, case.live) - _ROUNDING
         yield Verdict(task, "no_worse_than", limit, value, None, passed)

@@ -44,7 +44,7 @@ class TaskQuality:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """All tasks of a suite, and the metrics of every model by label; `mean` of all utilities.
+    """All tasks of a suite with a utility, and every model's metrics by label; `mean` of utilities.
 
     `best_single` is the ingredient, or the base, whose mean is the best.
     """
@@ -116,7 +116,7 @@ def report(
     """
     single = {f"{label} alone": metrics for label, metrics in alone.items()}
     beside = {BASE: base, **single} if base else single
-    if not beside:
+    if not beside or not scale.judged:
         return None
     means = {label: _mean(scale, metrics) for label, metrics in beside.items()}
     best_single = max(means.items(), key=lambda pair: pair[1])
@@ -125,20 +125,20 @@ def report(
 
 
 def _mean(scale: Scale, metrics: Metrics) -> float:
-    return sum(scale.utility(task, metrics) for task in scale.kinds) / len(scale.kinds)
+    return sum(scale.utility(task, metrics) for task in scale.judged) / len(scale.judged)
 
 
 def _tasks(
     scale: Scale, merged: Metrics, base: Metrics, alone: Mapping[str, Metrics]
 ) -> Iterator[TaskQuality]:
     rows: Sequence[tuple[str, Metrics]] = [*alone.items()] or [(f"the {BASE}", base)]
-    for task, metric in scale.kinds.items():
+    for task in scale.judged:
         label, best = max(rows, key=lambda row: scale.utility(task, row[1]))
         own, bound = scale.utility(task, merged), scale.utility(task, best)
         before = scale.utility(task, base) if base else None
         yield TaskQuality(
             task=task,
-            metric=metric,
+            metric=scale.kinds[task],
             base=base.get(task),
             best=best[task],
             best_by=label,

@@ -13,6 +13,7 @@ from typing import Any
 import schemas
 from registry.schema import default_of
 from registry.spec import MergeSpec, Range, Suite, Tune
+from schemas.utility import MEASURED
 
 _FIELDS = ("strategy", "objective", "sigma", "held_out", "seed")
 
@@ -74,8 +75,11 @@ def effective(spec: MergeSpec) -> Tune:
 
 
 def counted(suite: Suite, tune: Tune) -> dict[str, float]:
-    """Return the tasks that candidates are asked, in the suite's order, with their weights."""
-    names = [str(task["name"]) for task in suite.tasks]
+    """Return the tasks that candidates are asked, in the suite's order, with their weights.
+
+    What a clock measures is not asked: it says how fast this machine is, not how good numbers are.
+    """
+    names = [str(task["name"]) for task in suite.tasks if task["metric"] not in MEASURED]
     given = tune.tasks or dict.fromkeys(names, 1.0)
     return {name: float(given[name]) for name in names if name in given}
 

@@ -10,6 +10,7 @@ from registry import tuning
 from registry.errors import Problem, did_you_mean
 from registry.source import FieldPath, Source
 from registry.spec import Catalog, MergeSpec, Range, Tune
+from schemas.utility import MEASURED
 
 _TUNE = "tune"
 
@@ -46,9 +47,14 @@ def _suite(catalog: Catalog, spec: MergeSpec, tune: Tune, source: Source) -> Ite
         if task not in known:
             hint = did_you_mean(task, known) or f"tasks: {', '.join(known)}"
             yield source.problem((_TUNE, "tasks", task), f"suite {name} has no task {task}", hint)
+        elif (metric := suite.metric(task)) in MEASURED:
+            message = f"expected a task that a model's numbers decide, {metric} is measured"
+            yield source.problem((_TUNE, "tasks", task), message, "remove it")
     if not any(tuning.counted(suite, tune).values()):
         message = "expected a task of weight above 0, found none"
-        yield source.problem((_TUNE, "tasks"), message, f"tasks: {', '.join(known)}")
+        possible = [task for task in known if suite.metric(task) not in MEASURED]
+        hint = f"tasks: {', '.join(possible) or 'none that a search can go by'}"
+        yield source.problem((_TUNE, "tasks"), message, hint)
 
 
 def _parameters(spec: MergeSpec, tune: Tune, source: Source) -> Iterator[Problem]:

@@ -160,6 +160,55 @@ def test_gates_need_a_task_and_something_to_compare_with(repository: Repository)
     ]
 
 
+def test_what_a_clock_measures_is_gated_by_a_number_alone(repository: Repository) -> None:
+    folder = repository.root / "catalog/suites/small"
+    folder.mkdir(parents=True)
+    (folder / "suite.yaml").write_text(
+        "kind: suite\nname: small\ntasks:\n"
+        "  - {name: wait, metric: latency, data: words.jsonl}\n"
+        "  - {name: speed, metric: throughput, data: words.jsonl}\n"
+    )
+    (folder / "words.jsonl").write_text('{"id": "a", "prompt": "p"}\n')
+    evaluation = (
+        "evaluation:\n  suite: small\n  gates:\n"
+        "    wait: {no_worse_than: live}\n    speed: {at_least: 1, retention: 0.9}\n"
+        "    mean: {at_least: 0.5}\n"
+        "tune:\n  tasks: {speed: 1}\n"
+    )
+    recipe = "  method: task_arithmetic\n  terms: [{adapter: formal, version: 1}]\n"
+    write_merge(repository, "gated", recipe, evaluation)
+
+    file = "catalog/merges/gated.yaml"
+    assert problems(repository) == [
+        f"{file}:10:27: evaluation.gates.wait.no_worse_than: latency is measured: no two runs and "
+        "no two machines agree\n  hint: use at_most",
+        f"{file}:11:37: evaluation.gates.speed.retention: throughput is measured: no two runs and "
+        "no two machines agree\n  hint: use at_least",
+        f"{file}:12:11: evaluation.gates.mean: a mean is of shares and perplexities, and the suite "
+        "has none\n  hint: gate a task",
+        f"{file}:14:10: tune.tasks: expected a task of weight above 0, found none\n"
+        "  hint: tasks: none that a search can go by",
+        f"{file}:14:18: tune.tasks.speed: expected a task that a model's numbers decide, throughput "
+        "is measured\n  hint: remove it",
+    ]
+
+
+def test_samples_are_at_least_k(repository: Repository) -> None:
+    folder = repository.root / "catalog/suites/small"
+    folder.mkdir(parents=True)
+    (folder / "suite.yaml").write_text(
+        "kind: suite\nname: small\ntasks:\n"
+        "  - name: code\n    metric: python_pass_at_k\n    data: code.jsonl\n"
+        "    options: {run_untrusted_code: true, k: 3, samples: 2}\n"
+    )
+    (folder / "code.jsonl").write_text('{"id": "a", "prompt": "p", "expected": {}}\n')
+
+    assert problems(repository) == [
+        "catalog/suites/small/suite.yaml:7:56: tasks[0].options.samples: expected at least k, 3, "
+        "found 2"
+    ]
+
+
 def test_data_lines_of_a_suite_are_checked(repository: Repository) -> None:
     folder = repository.root / "catalog/suites/small"
     folder.mkdir(parents=True)

@@ -89,7 +89,7 @@ def test_batched_answers_equal_those_of_transformers_one_by_one(model: Model) ->
     ]
     done: list[int] = []
 
-    answers = generate.greedy(model, asks, done.append)
+    answers = generate.answers(model, asks, done.append)
 
     assert list(answers) == [one_by_one(model, ask.tokens, ask.limit) for ask in asks]
     assert done == list(range(1, len(asks) + 1))
@@ -118,7 +118,7 @@ def test_other_families_give_the_answers_of_transformers(family: str) -> None:
         for length in (1, 3, 9, 20, 2)
     ]
 
-    answers = generate.greedy(model, asks, lambda _: None)
+    answers = generate.answers(model, asks, lambda _: None)
 
     assert list(answers) == [one_by_one(model, ask.tokens, ask.limit) for ask in asks]
     assert len(set(answers)) > 1
@@ -128,8 +128,8 @@ def test_answers_are_the_same_without_neighbours(base: Path) -> None:
     model = open_model(base, "cpu")
     asks = [Ask(model.render(question, None), 20, "") for question in QUESTIONS]
 
-    together = generate.greedy(model, asks, lambda _: None)
-    alone = [generate.greedy(model, [ask], lambda _: None)[0] for ask in asks]
+    together = generate.answers(model, asks, lambda _: None)
+    alone = [generate.answers(model, [ask], lambda _: None)[0] for ask in asks]
 
     assert list(together) == alone
 
@@ -139,10 +139,10 @@ def test_an_answer_ends_at_any_end_token(base: Path) -> None:
 
     model = open_model(base, "cpu")
     asks = [Ask(model.render(question, None), 20, "") for question in QUESTIONS]
-    free = generate.greedy(model, asks, lambda _: None)
+    free = generate.answers(model, asks, lambda _: None)
     ending = dataclasses.replace(model, end=frozenset({free[0][2], free[3][5]}))
 
-    answers = generate.greedy(ending, asks, lambda _: None)
+    answers = generate.answers(ending, asks, lambda _: None)
 
     for whole, answer in zip(free, answers, strict=True):
         ends = [place for place, token in enumerate(whole) if token in ending.end]

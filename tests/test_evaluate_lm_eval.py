@@ -219,7 +219,7 @@ def test_documents_to_search_on_and_those_held_out_are_scored_as_in_the_whole(
 @needs_lm_eval
 def test_what_a_model_writes_is_filtered_and_matched(model: Model, folder: Path) -> None:
     prompt = model.tokens("Write: ", is_start=True)
-    (written,) = generate.greedy(model, [Ask(prompt, 6, "")], lambda _: None)
+    (written,) = generate.answers(model, [Ask(prompt, 6, "")], lambda _: None)
     answer = model.text(written)
     write(folder / "quiz.jsonl", [{"wanted": answer[1]}, {"wanted": "nothing of it"}])
     config = {key: QUIZ[key] for key in ("task", "dataset_path", "test_split")} | {

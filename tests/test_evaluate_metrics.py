@@ -249,9 +249,9 @@ def test_a_pattern_that_backtracks_for_ever_is_an_error(
             "x",
             {},
             (
-                "metric: expected one of choice, contains, exact_match, json_match, json_valid, lm_eval, "
-                "pattern_share, "
-                "perplexity, sql_execution, found rouge"
+                "metric: expected one of choice, contains, exact_match, json_match, json_valid, "
+                "latency, lm_eval, pattern_share, perplexity, python_pass_at_k, sql_execution, "
+                "throughput, found rouge"
             ),
         ),
     ],

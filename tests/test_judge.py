@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from registry import tuning
 from registry.judge import Case, Scale, judge
-from registry.spec import Gate
+from registry.spec import Gate, Suite
 
 SQL = Scale({"sql": "sql_execution"})
 ALONE = {"adapter a@1": {"sql": 0.5}, "adapter b@1": {"sql": 0.8}}
@@ -85,3 +86,27 @@ def test_the_mean_is_that_of_the_utilities() -> None:
     assert [one.value for one in verdicts] == pytest.approx([mean] * 3)
     assert verdicts[1].kept == pytest.approx(mean / ((0.8 + 1.0 + 0.5) / 3))
     assert verdicts[1].best == pytest.approx((0.8 + 1.0 + 0.5) / 3)
+
+
+def test_what_a_clock_measures_is_part_of_no_mean() -> None:
+    scale = Scale(
+        {"sql": "sql_execution", "wait": "latency", "flow": "perplexity", "speed": "throughput"},
+        {"wait", "flow"},
+    )
+    metrics = {"sql": 0.5, "wait": 0.04, "flow": 4.0, "speed": 900.0}
+    gates = {"mean": Gate(at_least=0.4), "speed": Gate(at_least=100), "wait": Gate(at_most=0.03)}
+
+    verdicts = judge(gates, Case(scale, metrics))
+
+    assert [one.text() for one in verdicts] == [
+        "mean 0.375, wanted ≥ 0.4: failed",
+        "speed 900, wanted ≥ 100: passed",
+        "wait 0.04, wanted ≤ 0.03: failed",
+    ]
+
+
+def test_no_search_goes_by_what_a_clock_measures() -> None:
+    tasks = [{"name": name, "metric": name} for name in ("latency", "contains", "throughput")]
+    suite = Suite("office", "", tuple(tasks), "")
+
+    assert tuning.counted(suite, tuning.parse({})) == {"contains": 1.0}

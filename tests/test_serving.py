@@ -82,7 +82,7 @@ def found(world: World) -> dict[str, Any]:
 def greedy(model: Model, count: int) -> list[str]:
     """Return what the evaluator has a model answer to the first prompts."""
     tokens = [model.render(str(one["text"]), one["system"]) for one in PROMPTS[:count]]
-    answers = generate.greedy(model, [Ask(one, TOKENS, "") for one in tokens], lambda _: None)
+    answers = generate.answers(model, [Ask(one, TOKENS, "") for one in tokens], lambda _: None)
     return [model.text(answer) for answer in answers]
 
 

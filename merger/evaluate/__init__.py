@@ -5,11 +5,14 @@ Knows no recipe, no gate and no key: whether a number is good enough is judged e
     suite          tasks and data lines, checked
     model          a model folder opened for reading
     adapter        an adapter folded into the model under it
-    generate       greedy answers for many prompts at once
+    asking         what a model is given for a task, and what it gives back
+    generate       answers for many prompts at once
+    draw           tokens of sampled answers
     perplexity     how surprised the model is by a text
     choice         which of several texts surprises it least
+    timing         how long answers take
     metrics        the table of metrics: text_match, json_match, json_valid, sql_execution,
-                   pattern_share
+                   pattern_share, python_pass (python_program, sandbox)
     harness        what lm-evaluation-harness asks and judges, if it is installed; harness_task
                    opens its tasks
 """
@@ -23,19 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import schemas
-from merger.evaluate import choice, generate, harness, metrics, perplexity
+from merger.evaluate import asking, choice, harness, metrics, timing
 from merger.evaluate import suite as suites
 from merger.evaluate.adapter import open_adapter
 from merger.evaluate.errors import EvaluationError
-from merger.evaluate.generate import Ask, NonFiniteLogit
 from merger.evaluate.model import Model, open_model
-from merger.evaluate.perplexity import Passage, Surprise
-from merger.evaluate.suite import Prompt, Task
+from merger.evaluate.perplexity import Surprise
+from merger.evaluate.suite import Task
+from merger.evaluate.timing import Timing
 
 FORMAT_VERSION = 1
 
 Progress = Callable[[int, int, str], None]
-_Place = tuple[Task, Prompt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def run(
 def prepare(tasks: tuple[Task, ...]) -> Exam:
     """Return the tasks with their scorers; everything that can be wrong without a model is told."""
     scorers = {task.name: metrics.prepare(task) for task in tasks if _is_asked(task)}
-    for task, prompt in _places([task for task in tasks if _is_read(task)]):
+    for task, prompt in asking.places([task for task in tasks if _is_read(task)]):
         if task.metric == metrics.CHOICE:
             choice.check(task, prompt)
         else:
@@ -97,13 +99,17 @@ def hold(exam: Exam, model: Model, progress: Progress) -> dict[str, Any]:
     """
     read = [task for task in exam.tasks if _is_read(task)]
     asked = [task for task in exam.tasks if _is_asked(task)]
+    timed = [task for task in exam.tasks if task.metric in timing.MEASURES]
     later = sum(len(task.prompts) for task in asked)
+    last = later + sum(len(task.prompts) for task in read)
     total = exam.prompts
-    answers = _answers(model, _places(asked), lambda done: progress(done, total, "prompts"))
-    surprises = _surprises(model, read, lambda done: progress(later + done, total, "prompts"))
+    answers = asking.answers(model, asked, lambda done: progress(done, total, "prompts"))
+    surprises = asking.surprises(model, read, lambda done: progress(later + done, total, "prompts"))
+    timings = asking.timings(model, timed, lambda done: progress(last + done, total, "prompts"))
     results = {
         **{task.name: _judged(exam.scorers[task.name], answers[task.name]) for task in asked},
         **{task.name: _READERS[task.metric](task, surprises[task.name]) for task in read},
+        **{name: _timed(model, timings[name]) for name in timings},
         **_of_lm_eval(model, exam, lambda done: progress(done, total, "prompts")),
     }
     return {
@@ -114,7 +120,8 @@ def hold(exam: Exam, model: Model, progress: Progress) -> dict[str, Any]:
 
 def _is_asked(task: Task) -> bool:
     """Return whether a task's prompts are answered and the answers judged here."""
-    return not _is_read(task) and task.metric not in metrics.JUDGED_OUTSIDE
+    others = (*metrics.JUDGED_OUTSIDE, *timing.MEASURES)
+    return not _is_read(task) and task.metric not in others
 
 
 def _is_read(task: Task) -> bool:
@@ -135,11 +142,6 @@ def _of_lm_eval(model: Model, exam: Exam, on_prompts: Callable[[int], None]) -> 
     return results
 
 
-def _texts(task: Task, prompt: Prompt) -> tuple[str, ...]:
-    """Return what a model reads of a prompt: the expected text, or every choice."""
-    return prompt.choices if task.metric == metrics.CHOICE else (task.expected_text(prompt),)
-
-
 def check_versions(request: Mapping[str, Any]) -> None:
     """Raise EvaluationError unless a request is of this format and this evaluator."""
     for field, known in (("format_version", FORMAT_VERSION), ("evaluator", schemas.evaluator())):
@@ -148,91 +150,14 @@ def check_versions(request: Mapping[str, Any]) -> None:
             raise EvaluationError(msg)
 
 
-def _places(tasks: Sequence[Task]) -> list[_Place]:
-    return [(task, prompt) for task in tasks for prompt in task.prompts]
-
-
-def _answers(
-    model: Model, places: Sequence[_Place], on_answer: Callable[[int], None]
-) -> dict[str, list[str]]:
-    """Return the answers of every task in the order of its prompts."""
-    asks = [
-        Ask(_rendered(model, task, prompt), task.max_new_tokens, task.system or "")
-        for task, prompt in places
-    ]
-    for (task, prompt), ask in zip(places, asks, strict=True):
-        _check_context(model, task, prompt, len(ask.tokens) + ask.limit)
-    try:
-        found = generate.greedy(model, asks, on_answer)
-    except NonFiniteLogit as error:
-        raise _not_a_number(places[error.index]) from error
-    answers: dict[str, list[str]] = {task.name: [] for task, _ in places}
-    for (task, _), tokens in zip(places, found, strict=True):
-        answers[task.name].append(model.text(tokens))
-    return answers
-
-
-def _surprises(
-    model: Model, tasks: Sequence[Task], on_prompt: Callable[[int], None]
-) -> dict[str, list[Surprise]]:
-    """Return how surprising every text of every task is, in the order of its prompts."""
-    texts = [(*place, text) for place in _places(tasks) for text in _texts(*place)]
-    passages = [_passage(model, *one) for one in texts]
-    prompts = sum(len(task.prompts) for task in tasks)
-
-    def on_passage(done: int) -> None:
-        on_prompt(done * prompts // len(passages))
-
-    try:
-        found = perplexity.surprise(model, passages, on_passage)
-    except NonFiniteLogit as error:
-        raise _not_a_number(texts[error.index][:2]) from error
-    surprises: dict[str, list[Surprise]] = {task.name: [] for task in tasks}
-    for (task, *_), surprise in zip(texts, found, strict=True):
-        surprises[task.name].append(surprise)
-    return surprises
-
-
-def _passage(model: Model, task: Task, prompt: Prompt, text: str) -> Passage:
-    """Return what is given and what is scored; without a prompt, the text by itself."""
-    if prompt.text:
-        passage = Passage(_rendered(model, task, prompt), model.tokens(text, is_start=False))
-    else:
-        # Nothing comes before the first token of a text, so no model can be asked for it.
-        tokens = model.tokens(text, is_start=True)
-        passage = Passage(tokens[:1], tokens[1:])
-    if not passage.scored:
-        raise task.fault("expected: expected a text of more than one token", prompt)
-    _check_context(model, task, prompt, len(passage.given) + len(passage.scored))
-    return passage
-
-
-def _rendered(model: Model, task: Task, prompt: Prompt) -> tuple[int, ...]:
-    from jinja2 import TemplateError
-
-    try:
-        tokens = model.render(prompt.text, task.system)
-    except TemplateError as error:  # templates refuse roles that their model was not trained on
-        raise task.fault(f"the model's chat template refuses this: {error}", prompt) from error
-    if not tokens:
-        raise task.fault("prompt: expected a prompt of at least one token", prompt)
-    return tokens
-
-
-def _check_context(model: Model, task: Task, prompt: Prompt, tokens: int) -> None:
-    if model.context is not None and tokens > model.context:
-        msg = f"expected at most {model.context} tokens with the answer, found {tokens}"
-        raise task.fault(msg, prompt)
-
-
-def _not_a_number(place: _Place) -> EvaluationError:
-    task, prompt = place
-    return task.fault("the model's logits are not finite here", prompt)
-
-
 def _judged(scorer: metrics.Scorer, answers: Sequence[str]) -> _Result:
     scores = scorer(answers)
-    return _Result(math.fsum(scores) / len(scores), answers, scores)
+    first = answers[:: len(answers) // len(scores)]  # of several samples the report shows one
+    return _Result(math.fsum(scores) / len(scores), first, scores)
+
+
+def _timed(model: Model, found: Timing) -> _Result:
+    return _Result(found.metric, [model.text(tokens) for tokens in found.answers], found.scores)
 
 
 def _read(task: Task, surprises: Sequence[Surprise]) -> _Result:

@@ -1,8 +1,9 @@
-"""Greedy generation for many prompts at once. Knows no suite, no metric and no text.
+"""Generation for many prompts at once, greedy or sampled. Knows no suite, no metric and no text.
 
 A loop of our own instead of transformers' `generate`: rows leave the batch where they end, each
 with a limit of its own, and what all prompts of a batch begin with is read once. Greedy means the
 largest logit, the lowest token among equals; sampling settings in a model's folder mean nothing.
+A sampled answer takes the largest sum of logit / temperature and noise (`draw`) in the same way.
 Shape letters: B rows of a batch, C tokens that all rows begin with, V vocabulary.
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from merger.evaluate.draw import Draw
 from merger.evaluate.model import Model, Tokens
 
 _ROWS = 32  # beyond it a row costs as much as alone: the processor, not memory, is the limit
@@ -23,11 +25,15 @@ _SPREAD = 128  # padding that the longest prompt of a batch may cost the shortes
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A prompt in tokens, the most tokens of its answer, and what it should share a batch with."""
+    """A prompt in tokens, the most tokens of its answer, and what it should share a batch with.
+
+    Answered greedily unless there is a `draw`.
+    """
 
     tokens: Tokens
     limit: int
     group: str
+    draw: Draw | None = None
 
 
 class NonFiniteLogit(ArithmeticError):
@@ -43,23 +49,24 @@ class NonFiniteLogit(ArithmeticError):
 class _Row:
     index: int
     limit: int
+    draw: Draw | None
     answer: list[int] = field(default_factory=list)
 
 
-def greedy(
+def answers(
     model: Model, asks: Sequence[Ask], on_answer: Callable[[int], None]
 ) -> tuple[Tokens, ...]:
     """Return the answer of every ask without the token that ends it.
 
     `on_answer` gets the number of answers that are complete. Raises NonFiniteLogit.
     """
-    answers: dict[int, Tokens] = {}
+    found: dict[int, Tokens] = {}
     with torch.inference_mode():
         for batch in batches(asks):
             for row in _answer_batch(model, [(index, asks[index]) for index in batch]):
-                answers[row.index] = tuple(row.answer)
-                on_answer(len(answers))
-    return tuple(answers[index] for index in range(len(asks)))
+                found[row.index] = tuple(row.answer)
+                on_answer(len(found))
+    return tuple(found[index] for index in range(len(asks)))
 
 
 def batches(asks: Sequence[Ask]) -> Iterator[list[int]]:
@@ -83,7 +90,7 @@ def _has_room(batch: Sequence[Ask], ask: Ask) -> bool:
 
 
 def _answer_batch(model: Model, batch: Sequence[tuple[int, Ask]]) -> Iterator[_Row]:
-    rows = [_Row(index, ask.limit) for index, ask in batch]
+    rows = [_Row(index, ask.limit, ask.draw) for index, ask in batch]
     logits, mask, cache = read([ask.tokens for _, ask in batch], model)
     while True:
         chosen = _choose(logits, rows)
@@ -136,12 +143,15 @@ def _common(prompts: Sequence[Tokens]) -> int:
 
 
 def _choose(logits: torch.Tensor, rows: Sequence[_Row]) -> list[int]:
-    """Return the token with the largest logit of every row, the lowest among equals."""
+    """Return the token of every row: that of the largest logit, or the one that is drawn."""
     last = logits[:, -1]  # [B, V]
     finite = torch.isfinite(last).all(dim=-1).tolist()
     if not all(finite):
         raise NonFiniteLogit(rows[finite.index(False)].index)
     chosen: list[int] = last.argmax(dim=-1).tolist()
+    for place, row in enumerate(rows):
+        if row.draw is not None:
+            chosen[place] = row.draw.token(last[place], len(row.answer))
     return chosen
 
 

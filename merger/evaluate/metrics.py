@@ -2,8 +2,8 @@
 
 Knows no model. A preparation checks everything that the suite's author can get wrong, before the
 first token is made; the scorer it returns only judges. Perplexity and choice judge no answers: they
-are read, in `perplexity` and `choice`. A metric is added here, in the suite schema and in the
-documentation, by issue.
+are read, in `perplexity` and `choice`; nor do latency and throughput, measured in `timing`. A
+metric is added here, in the suite schema and in the documentation, by issue.
 """
 
 from __future__ import annotations
@@ -11,15 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from merger.evaluate import json_match, json_valid, pattern_share, sql_execution, text_match
+from merger.evaluate import (
+    json_match,
+    json_valid,
+    pattern_share,
+    python_pass,
+    sql_execution,
+    text_match,
+)
 from merger.evaluate.suite import Task
-from schemas.utility import LM_EVAL
+from schemas.utility import LM_EVAL, MEASURED
 
 PERPLEXITY, CHOICE = READ = ("perplexity", "choice")
 JUDGED_OUTSIDE = (LM_EVAL,)
 
 Scorer = Callable[[Sequence[str]], list[float]]
-"""Answers in the order of the task's prompts to a score each, 0 or 1."""
+"""Answers in the order of the task's prompts, all of one together, to a score each, 0 to 1."""
 
 _TABLE: Mapping[str, Callable[[Task], Scorer]] = MappingProxyType(
     {
@@ -29,13 +36,14 @@ _TABLE: Mapping[str, Callable[[Task], Scorer]] = MappingProxyType(
         "json_valid": json_valid.prepare,
         "sql_execution": sql_execution.prepare,
         "pattern_share": pattern_share.prepare,
+        python_pass.METRIC: python_pass.prepare,
     }
 )
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all metrics, sorted."""
-    return tuple(sorted((*_TABLE, *READ, *JUDGED_OUTSIDE)))
+    return tuple(sorted((*_TABLE, *READ, *MEASURED, *JUDGED_OUTSIDE)))
 
 
 def prepare(task: Task) -> Scorer:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import schemas
 from merger.evaluate.errors import EvaluationError
 from schemas.utility import LM_EVAL
 
@@ -67,6 +68,18 @@ class Task:
             raise self.fault(f"options.{option}: expected a text, found {_kind(value)}")
         return value
 
+    def number_option(self, option: str, default: float | None = None) -> Any:
+        """Return an option that must be a number; the schema has its range and, if any, default."""
+        schema = _option_schema(option)
+        value = self.options.get(option, schema.get("default", default))
+        kinds = (int,) if schema["type"] == "integer" else (int, float)
+        least, most = schema["minimum"], schema["maximum"]
+        if type(value) not in kinds or not least <= value <= most:
+            kind = "a whole number" if schema["type"] == "integer" else "a number"
+            message = f"expected {kind} from {least} to {most}, found {value!r}"
+            raise self.fault(f"options.{option}: {message}")
+        return value
+
     def expected_text(self, prompt: Prompt) -> str:
         """Return what is expected of a prompt, which must be a text that says something."""
         self.require_expected(prompt)
@@ -83,6 +96,12 @@ class Task:
 def read(request: Mapping[str, Any], folder: Path) -> tuple[Task, ...]:
     """Return the tasks of the request's suite with the prompts that lie in `folder`."""
     return tuple(_task(request["name"], task, folder) for task in request["tasks"])
+
+
+def _option_schema(option: str) -> Mapping[str, Any]:
+    task = schemas.load("suite")["properties"]["tasks"]["items"]["properties"]
+    schema: Mapping[str, Any] = task["options"]["properties"][option]
+    return schema
 
 
 def _task(suite: str, data: Mapping[str, Any], folder: Path) -> Task:

@@ -10,15 +10,21 @@ from registry.cli.session import Session
 from registry.errors import RegistryError
 from registry.record import BuildRecord
 from registry.spec import MergeSpec
+from schemas.utility import MEASURED
 
 
 def ready(session: Session, model: str) -> tuple[MergeSpec, dict[str, Any]]:
     """Return a declared merge and its build request; RegistryError if it cannot be tried."""
     session.require([model])
     spec = session.loaded.catalog.merges[model]
-    if spec.suite is None and (spec.tune is None or spec.tune.suite is None):
+    name = (spec.tune and spec.tune.suite) or spec.suite
+    if name is None:
         msg = f"{model}: expected a suite to measure candidates on, found none"
         raise RegistryError(msg, "add `evaluation: {suite: …}` to the merge, or `tune:` with one")
+    suite = session.loaded.catalog.suites[name]
+    if all(task["metric"] in MEASURED for task in suite.tasks):
+        msg = f"{model}: expected a suite with a task that a model's numbers decide, found {name}"
+        raise RegistryError(msg, "latency and throughput say how fast a machine is")
     if spec.slices or spec.tokenizer != "base":
         what = "stacks layers" if spec.slices else "has a vocabulary of its own"
         msg = f"{model} {what}: it cannot be tried in the memory of its base"

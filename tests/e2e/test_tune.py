@@ -326,3 +326,19 @@ def test_a_line_names_its_barriers(asked: Repository) -> None:
     assert told["recipes"][0]["search"]["metrics"] == alone["adapter formal@1 alone"]
     assert told["recipes"][2]["search"]["metrics"] == alone["adapter brief@2 alone"]
     assert (asked.root / ".registry/compared/both-skills/line/line-first.png").exists()
+
+
+def test_nothing_is_tried_on_a_suite_that_a_clock_measures(asked: Repository) -> None:
+    speed = asked.root / "catalog/suites/speed"
+    speed.mkdir()
+    (speed / "suite.yaml").write_text(
+        "kind: suite\nname: speed\ntasks: [{name: wait, metric: latency, data: wait.jsonl}]\n"
+    )
+    (speed / "wait.jsonl").write_text('{"id": "a", "prompt": "p"}\n')
+    declare(asked, "evaluation: {suite: speed}\n")
+
+    for command in ("tune", "compare"):
+        ran = asked.run(command, "both-skills")
+
+        assert ran.code == 1
+        assert "expected a suite with a task that a model's numbers decide, found speed" in ran.err
