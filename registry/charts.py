@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, combinations
+from operator import itemgetter
 from typing import Any
 
 from registry import trials_report
@@ -113,7 +115,7 @@ def of_search(model: str, request: Mapping[str, Any], found: Mapping[str, Any]) 
     for one in request["variables"]:
         if not one["layers"]:
             name = f"over-{one['label'].replace(' ', '-')}"
-            charts[name] = _over(model, rows, one["label"], shares, objective)
+            charts[name] = _over(model, rows, one["label"], _curves(request, rows), objective)
     scores = [row["search"]["score"] for row in rows]
     charts["progress"] = Lines(
         title=f"{model}: the search",
@@ -142,8 +144,31 @@ def _recipes(model: str, found: Mapping[str, Any], tasks: Sequence[str]) -> Bars
     return Bars(f"{model}: recipes on {where}", tuple(tasks), series, unit="share")
 
 
+def _curves(
+    request: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Callable[[Mapping[str, float]], float]]:
+    """Return what is drawn of the tasks that candidates were asked, all between 0 and 1."""
+    curves: dict[str, Callable[[Mapping[str, float]], float]] = {}
+    for task in request["suite"]["tasks"]:
+        name = task["name"]
+        if name in rows[0]["search"]["metrics"]:
+            if kind_of(task) == PERPLEXITY:
+                curves[f"1 / {name}"] = partial(_inverse, name)
+            else:
+                curves[name] = itemgetter(name)
+    return curves
+
+
+def _inverse(task: str, metrics: Mapping[str, float]) -> float:
+    return 1 / metrics[task]
+
+
 def _over(
-    model: str, rows: Sequence[Mapping[str, Any]], label: str, tasks: Sequence[str], objective: str
+    model: str,
+    rows: Sequence[Mapping[str, Any]],
+    label: str,
+    curves: Mapping[str, Callable[[Mapping[str, float]], float]],
+    objective: str,
 ) -> Lines:
     """Return quality over one number: at each of its values the best candidate that has it.
 
@@ -161,7 +186,10 @@ def _over(
         ]
     else:
         chosen = sorted(rows, key=lambda row: float(row["values"][label]))
-    series = {task: tuple(row["search"]["metrics"][task] for row in chosen) for task in tasks}
+    series = {
+        curve: tuple(value(row["search"]["metrics"]) for row in chosen)
+        for curve, value in curves.items()
+    }
     best = " (the best of the others at each)" if is_curve and len(chosen) < len(rows) else ""
     return Lines(
         title=f"{model}: quality over {label}{best}",
@@ -178,7 +206,7 @@ def of_trials(
 ) -> dict[str, Chart]:
     """Return the chart of recipes beside each other: curves along a line, else bars in order."""
     tasks = [one["name"] for one in request["suite"]["tasks"]]
-    shares = [one["name"] for one in request["suite"]["tasks"] if one["metric"] != "perplexity"]
+    shares = [one["name"] for one in request["suite"]["tasks"] if kind_of(one) != PERPLEXITY]
     rows = [row for row in trials_report.shown(kind, found) if not row["search"]["problem"]]
     if not rows:
         return {}

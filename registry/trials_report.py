@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,8 +45,6 @@ def barriers(request: Mapping[str, Any], found: Found) -> list[Barrier]:
 
 
 def _loss(metric: str, value: float, *, higher: bool) -> float:
-    import math
-
     if metric == "perplexity":
         return math.log(value)
     return 1 - utility(metric, value, higher_is_better=higher)

@@ -101,7 +101,12 @@ def _cells(part: Mapping[str, Any], tasks: Sequence[str]) -> tuple[str, ...]:
     if part["problem"]:
         return ("-", *("-" for _ in tasks))
     score = "" if part.get("score") is None else f"{part['score']:.3g}"
-    return (score, *(f"{part['metrics'][task]:.3g}" for task in tasks))
+    return (score, *(_number(part["metrics"].get(task)) for task in tasks))
+
+
+def _number(value: float | None) -> str:
+    """Return a metric; nothing for a task that candidates are not asked."""
+    return "" if value is None else f"{value:.3g}"
 
 
 def _front(found: Mapping[str, Any], tasks: Sequence[str]) -> Iterator[str]:

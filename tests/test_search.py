@@ -14,7 +14,9 @@ import schemas
 from merger import evaluate, search
 from merger.engine import Limits
 from merger.errors import InputError
+from merger.evaluate import suite as suites
 from merger.search import Budget
+from merger.search.split import split
 from merger.search.trial import Measured
 from tests import merging, tiny
 from tests.merging import TermOf
@@ -268,3 +270,60 @@ def test_a_request_that_makes_no_sense_is_refused_with_its_field(
         world.run(world.request(**change))
 
     assert caught.value.field == field
+
+
+def test_a_task_without_weight_is_asked_of_what_is_reported_and_not_of_candidates(
+    world: World,
+) -> None:
+    request = world.request()
+    request["objective"] = {**request["objective"], "weights": {"first": 1.0, "second": 0.0}}
+
+    found = world.run(request)
+
+    assert {frozenset(row["search"]["metrics"]) for row in found["candidates"]} == {
+        frozenset({"first"})
+    }
+    for row in (found["best"], found["declared"], *found["references"]):
+        for part in ("search", "held_out"):
+            assert row[part]["metrics"].keys() == {"first", "second"}
+    number = found["best"]["number"]
+    tried = found["candidates"][number - 1]["search"]["metrics"]["first"]
+    assert found["best"]["search"]["metrics"]["first"] == pytest.approx(tried, rel=1e-6)
+
+
+def test_what_is_kept_is_of_the_references_on_the_same_prompts(world: World) -> None:
+    request = world.request()
+    request["objective"] = {**request["objective"], "kind": "retention"}
+
+    found = world.run(request)
+
+    for part in ("search", "held_out"):
+        bounds = {
+            task: max(1 / row[part]["metrics"][task] for row in found["references"])
+            for task in ("first", "second")
+        }
+        own = found["best"][part]["metrics"]
+        kept = min(1 / own[task] / bound for task, bound in bounds.items())
+        assert found["best"][part]["score"] == pytest.approx(kept)
+
+
+def test_tasks_that_ask_the_same_hold_out_the_same(world: World, tmp_path: Path) -> None:
+    texts = [f"Say {number}." for number in range(9)]
+    tasks = []
+    for name, first in (("asked", "a"), ("read", "b")):
+        lines = [
+            {"id": f"{first}{number}", "prompt": text, "expected": "the cat"}
+            for number, text in enumerate(texts)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"{name}.jsonl").write_text(text, "utf-8")
+        tasks.append({**world.tasks[0], "name": name, "data": f"{name}.jsonl"})
+    read = suites.read({"name": "texts", "tasks": tasks}, tmp_path)
+
+    searched, held_out = split(read, 0.4, 7)
+
+    for part, count in ((searched, 5), (held_out, 4)):
+        asked, same = ([prompt.text for prompt in task.prompts] for task in part)
+        assert asked == same
+        assert len(asked) == count
+    assert split(read, 0.4, 8)[1] != held_out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import schemas
 from registry import trials
 from registry.request import output
 from registry.schema import method_parameters
+from tests import merging, tiny
+from tests.merging import TermOf
 
 DIGESTS = {"sql": "sha256:" + "2" * 64, "json": "sha256:" + "1" * 64, "notes": "sha256:" + "3" * 64}
 
@@ -131,3 +134,17 @@ def test_a_barrier_is_what_stands_above_the_way_between_the_ends(
 
     assert (found.height, found.at) == pytest.approx((height, at))
     assert found.is_one_basin is is_one
+
+
+def test_the_sum_of_trimmed_terms_is_that_of_ties(tmp_path: Path) -> None:
+    base = tiny.tiny_base(tmp_path / "base", seed=3)
+    one = TermOf(tiny.tiny_adapter(tmp_path / "one", base=base, seed=1), weight=0.7)
+    start = merging.request_of(base, [one], "ties", density=0.3, combine="sum")
+    trim = next(row for row in trials.ablation(start) if row["label"] == "trim")["request"]
+
+    # Of one term every sign is elected, so what differs can only be how it is trimmed.
+    tensors = []
+    for name, request in (("ties", start), ("trim", trim)):
+        merging.build_request(tmp_path / name, request, merging.inputs_of(base, [one]))
+        tensors.append(merging.raw_tensors(tmp_path / name))
+    assert tensors[0] == tensors[1]

@@ -27,7 +27,7 @@ from merger.search import objective, request, strategies
 from merger.search.request import SearchRequest, Trial
 from merger.search.space import Point
 from merger.search.strategies import Proposals
-from merger.search.trial import HELD_OUT, SEARCH, Bench, Known, Measured, open_bench
+from merger.search.trial import SEARCH, Bench, Known, Measured, open_bench
 
 Tell = Callable[[Mapping[str, Any]], None]
 
@@ -81,13 +81,15 @@ class _Search:
     bench: Bench
     budget: Budget
     tell: Tell
-    references: list[Mapping[str, float]] = field(default_factory=list)
+    references: dict[str, list[Mapping[str, float]]] = field(default_factory=dict)
     candidates: list[Candidate] = field(default_factory=list)
     spent_seconds: float = 0.0
 
     def run(self) -> dict[str, Any]:
         references = [self._compared("reference", one) for one in self.asked.references]
-        self.references = [row[SEARCH]["metrics"] for row in references]
+        self.references = {
+            part: [row[part]["metrics"] for row in references] for part in self.bench.exams
+        }
         declared, *trials = [
             self._compared("trial", one)
             for one in (Trial("declared", self.start), *self.asked.trials)
@@ -111,12 +113,13 @@ class _Search:
     def _compared(self, kind: str, trial: Trial) -> dict[str, Any]:
         """Return how a given recipe does on all prompts, those held out apart."""
         row: dict[str, Any] = {"label": trial.label, "request": trial.request}
-        for part in self.bench.exams:
-            measured = self.bench.measure(trial.request, part)
+        for part, exam in self.bench.exams.items():
+            measured = self.bench.measure(trial.request, exam)
             if measured.problem and kind == "reference":
                 raise InputError(f"{trial.label}: {measured.problem}")
             self._tell(kind, trial.label, part, measured)
-            row[part] = self._judged(measured) if kind == "trial" else measured.as_data()
+            is_trial = kind == "trial"
+            row[part] = self._judged(measured, part) if is_trial else measured.as_data()
         return row
 
     def _search(self) -> str:
@@ -143,21 +146,22 @@ class _Search:
         return limit is not None and self.spent_seconds >= limit
 
     def _try(self, point: Point) -> float:
-        measured = self.bench.measure(self.asked.space.put(point, self.start), SEARCH)
-        score = self._score(measured)
+        recipe = self.asked.space.put(point, self.start)
+        measured = self.bench.measure(recipe, self.bench.screening)
+        score = self._score(measured, SEARCH)
         number = len(self.candidates) + 1
         self.candidates.append(Candidate(number, point, measured, score))
         self.spent_seconds += measured.seconds
         self._tell("candidate", f"candidate {number}", SEARCH, measured)
         return score[0]
 
-    def _score(self, measured: Measured) -> tuple[float, float]:
+    def _score(self, measured: Measured, part: str) -> tuple[float, float]:
         if measured.problem:
             return -math.inf, -math.inf
-        return self.asked.objective.score(measured.metrics, self.references)
+        return self.asked.objective.score(measured.metrics, self.references[part])
 
-    def _judged(self, measured: Measured) -> dict[str, Any]:
-        score, mean = self._score(measured)
+    def _judged(self, measured: Measured, part: str) -> dict[str, Any]:
+        score, mean = self._score(measured, part)
         if measured.problem:
             return {**measured.as_data(), "score": None, "mean": None}
         return {**measured.as_data(), "score": score, "mean": mean}
@@ -165,7 +169,7 @@ class _Search:
     def _row(self, one: Candidate) -> dict[str, Any]:
         names = [variable.label for variable in self.asked.space.variables]
         values = dict(zip(names, one.point, strict=True))
-        return {"number": one.number, "values": values, SEARCH: self._judged(one.measured)}
+        return {"number": one.number, "values": values, SEARCH: self._judged(one.measured, SEARCH)}
 
     def _front(self) -> list[int]:
         """Return the numbers of the candidates that no other one beats in every task."""
@@ -186,14 +190,14 @@ class _Search:
             raise InputError(msg)
         recipe = self.asked.space.put(best.point, self.start)
         row = {**self._row(best), "request": recipe}
-        if HELD_OUT in self.bench.exams:
-            measured = self.bench.measure(recipe, HELD_OUT)
-            self._tell("best", f"candidate {best.number}", HELD_OUT, measured)
-            row[HELD_OUT] = self._judged(measured)
+        for part, exam in self.bench.exams.items():
+            measured = self.bench.measure(recipe, exam)
+            self._tell("best", f"candidate {best.number}", part, measured)
+            row[part] = self._judged(measured, part)
         return row
 
     def _tell(self, kind: str, label: str, part: str, measured: Measured) -> None:
-        judged = {} if kind == "reference" else {"score": self._judged(measured)["score"]}
+        judged = {} if kind == "reference" else {"score": self._judged(measured, part)["score"]}
         self.tell({"kind": kind, "label": label, "part": part, **measured.as_data(), **judged})
 
 

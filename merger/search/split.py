@@ -19,7 +19,8 @@ def split(
     """Return every task with the prompts to search on, and with those held out.
 
     Of n prompts of a task ⌊held_out·n + ½⌋ are held out, at least one and at most n - 1: those
-    whose sha256 of `seed:task:id` is least. So a prompt stays where it is when others are added,
+    whose sha256 of `seed:prompt` is least, of those without a prompt `seed:id`. So tasks that ask
+    the same in other ways hold out the same, and a prompt stays where it is when others are added,
     but for the boundary. Prompts keep their order. With a share of 0 the second has no task. Raises
     EvaluationError for a task of one prompt, which cannot be split.
     """
@@ -38,8 +39,8 @@ def _held_out(task: Task, share: float, seed: int) -> frozenset[str]:
         raise task.fault("expected at least two prompts, one to search on and one to hold out")
     wanted = min(max(int(share * count + 0.5), 1), count - 1)
 
-    def place(prompt: Prompt) -> bytes:
-        return sha256(f"{seed}:{task.name}:{prompt.id}".encode()).digest()
+    def place(prompt: Prompt) -> tuple[bytes, str]:
+        return sha256(f"{seed}:{prompt.text or prompt.id}".encode()).digest(), prompt.id
 
     return frozenset(prompt.id for prompt in sorted(task.prompts, key=place)[:wanted])
 

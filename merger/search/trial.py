@@ -57,22 +57,26 @@ Known = Mapping[str, Measured]
 
 @dataclass(slots=True)
 class Bench:
-    """Operands, a model to write recipes into, and the prompts it is asked."""
+    """Operands, a model to write recipes into, and the prompts it is asked.
+
+    `exams` are of all tasks, by part of the prompts; `screening` is that of the part to search on
+    with the tasks alone that count, which are all that candidates are asked.
+    """
 
     candidates: Candidates
     model: Model
     into: Into
     exams: Mapping[str, Exam]
+    screening: Exam
     suite: Mapping[str, Any]
     base: str
     known: dict[str, Measured]
 
-    def measure(self, recipe: Mapping[str, Any] | None, part: str) -> Measured:
-        """Return what a build request does on a part of the prompts; None stands for the base.
+    def measure(self, recipe: Mapping[str, Any] | None, exam: Exam) -> Measured:
+        """Return what a build request does on some prompts; None stands for the base.
 
         What a person could mend, numbers beyond all bounds above all, is told in `problem`.
         """
-        exam = self.exams[part]
         key = self._key(recipe, exam)
         if key in self.known:
             return self.known[key]
@@ -117,6 +121,8 @@ def open_bench(
         raise InputError(f"no folder was given for {asked.suite['digest']}", field="inputs")
     parts = split(suites.read(asked.suite, folder), asked.held_out, asked.seed)
     exams = {SEARCH: prepare(parts[0])}
+    weights = asked.objective.weights
+    screening = prepare(tuple(task for task in parts[0] if weights[task.name] > 0))
     if parts[1]:
         exams[HELD_OUT] = prepare(parts[1])
     candidates = open_candidates(stack, asked.start, inputs, limits)
@@ -125,7 +131,7 @@ def open_bench(
     model = open_model(inputs[base], limits.device.type)
     into = model.network.state_dict()
     _round_untouched(asked.start, candidates, into)
-    return Bench(candidates, model, into, exams, asked.suite, base, dict(known))
+    return Bench(candidates, model, into, exams, screening, asked.suite, base, dict(known))
 
 
 def _round_untouched(start: BuildRequest, candidates: Candidates, into: Into) -> None:

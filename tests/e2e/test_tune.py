@@ -342,3 +342,22 @@ def test_nothing_is_tried_on_a_suite_that_a_clock_measures(asked: Repository) ->
 
         assert ran.code == 1
         assert "expected a suite with a task that a model's numbers decide, found speed" in ran.err
+
+
+def test_an_evaluation_that_runs_out_of_time_publishes_nothing_and_costs_no_second_build(
+    asked: Repository,
+) -> None:
+    suite = "catalog/suites/texts/suite.yaml"
+    asked.edit(suite, "name: texts\n", "name: texts\nminutes: 0.0001\n")
+
+    late = asked.run("sync", "both-skills")
+
+    assert late.code == 1
+    assert "suite texts: not done within 0.0001 minutes" in late.out + late.err
+    assert "raise `minutes` in suite.yaml" in late.err
+    assert not (asked.root / "catalog/builds/both-skills.json").exists()
+
+    asked.edit(suite, "minutes: 0.0001\n", "minutes: 10\n")
+    assert "restore" in asked.run("plan", "both-skills").out
+    assert asked.run("sync", "both-skills").code == 0
+    assert record_of(asked)["evaluation"]["metrics"].keys() == {"first", "second"}
