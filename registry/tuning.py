@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import schemas
 from registry.schema import default_of
 from registry.spec import MergeSpec, Range, Suite, Tune
-from schemas.utility import MEASURED
+from schemas.utility import MEASURED, PERPLEXITY, kind_of
 
 _FIELDS = ("strategy", "objective", "sigma", "held_out", "seed")
 
@@ -82,6 +83,20 @@ def counted(suite: Suite, tune: Tune) -> dict[str, float]:
     names = [str(task["name"]) for task in suite.tasks if task["metric"] not in MEASURED]
     given = tune.tasks or dict.fromkeys(names, 1.0)
     return {name: float(given[name]) for name in names if name in given}
+
+
+def to_compare(spec: MergeSpec, suite: Suite) -> Tune:
+    """Return what recipes that are only set beside each other are judged by; nothing is varied.
+
+    The tasks that are asked count once each, but likelihoods only where there is nothing else: a
+    search may go by them, a rank goes by right answers.
+    """
+    tune = spec.tune or parse({})
+    asked = counted(suite, tune)
+    kinds = {str(task["name"]): kind_of(task) for task in suite.tasks}
+    answered = [name for name in asked if kinds[name] != PERPLEXITY] or list(asked)
+    tasks = {name: float(name in answered) for name in asked}
+    return replace(tune, tasks=tasks, parameters={}, weights={}, compare=(), held_out=0.0, seed=0)
 
 
 def grid_size(tune: Tune) -> int:

@@ -10,7 +10,7 @@ import schemas
 from registry import trials, tuning
 from registry.record import input_label
 from registry.request import alone, is_adapter, output
-from registry.spec import Catalog, MergeSpec, Range, Tune
+from registry.spec import Catalog, MergeSpec, Range, Suite, Tune
 from schemas.expression import mean_weight
 
 FORMAT_VERSION = 1
@@ -74,9 +74,7 @@ def search_request(
 
     `beside` are recipes that are measured too; with nothing varied nothing is searched.
     """
-    name = tune.suite or spec.suite
-    assert name is not None, "the catalog was checked"
-    suite = catalog.suites[name]
+    suite = suite_of(catalog, spec, tune)
     start = as_model(pinned)
     weights = tuning.counted(suite, tune)
     asked = [task for task in suite.tasks if task["name"] in weights]
@@ -101,6 +99,13 @@ def search_request(
         "held_out": tune.held_out,
         "seed": tune.seed,
     }
+
+
+def suite_of(catalog: Catalog, spec: MergeSpec, tune: Tune | None) -> Suite:
+    """Return the suite that recipes of a merge are measured on."""
+    name = (tune and tune.suite) or spec.suite
+    assert name is not None, "the catalog was checked"
+    return catalog.suites[name]
 
 
 def as_model(request: Mapping[str, Any]) -> dict[str, Any]:

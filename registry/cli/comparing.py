@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +60,9 @@ def compare(
     session = open_session(directory)
     spec, pinned = trying.ready(session, model)
     beside = _beside(kind, spec, tuning_request.as_model(pinned), steps)
-    plan = replace(
-        tuning.effective(spec), parameters={}, weights={}, compare=(), held_out=0.0, seed=0
-    )
-    request = tuning_request.search_request(session.loaded.catalog, spec, plan, pinned, (), beside)
+    catalog = session.loaded.catalog
+    plan = tuning.to_compare(spec, tuning_request.suite_of(catalog, spec, spec.tune))
+    request = tuning_request.search_request(catalog, spec, plan, pinned, (), beside)
     folder = directory / output if output else trying.folder(session, "compared", model) / kind
     with open_world(session, device) as world:
         found = search.run(world, model, request, search.Budget(1, None))
