@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from registry import keys, lineage, pictures, quality, quality_report, record, tracking_text
@@ -40,7 +39,7 @@ def build_log(world: World, fresh: BuildRecord) -> BuildLog:
         contains=_contains(world, fresh),
         params=dict(_params(request)),
         metrics={**_all_metrics(world, fresh), **dict(_statistics(statistics))},
-        files=_files(world.store.cache, fresh, report),
+        files=_files(world, fresh, report),
         source=f"dvc://catalog/builds/{fresh.model}.dvc",
         description=spec.description,
         owner=spec.owner,
@@ -85,7 +84,8 @@ def rejected_log(world: World, model: str, attempt: Attempt, reason: str) -> Run
         points=tuple((name, 0, value) for name, value in metrics.items()),
         files={
             "lineage/recipe.json": _pretty(request),
-            "report/evaluation.json": _pretty(asdict(measured)),
+            "report/verdicts.json": _pretty(measured.verdicts),
+            **_answers(world, measured),
             **_quality_files(world, model, measured),
         },
         once="registry.attempt",
@@ -97,7 +97,14 @@ def judged(world: World, fresh: BuildRecord) -> tuple[dict[str, float], dict[str
     measured = fresh.evaluation
     assert measured is not None
     metrics = {**dict(_metrics(measured)), **dict(_quality_metrics(world, measured))}
-    return metrics, _quality_files(world, fresh.model, measured)
+    files = {**_answers(world, measured), **_quality_files(world, fresh.model, measured)}
+    return metrics, files
+
+
+def _answers(world: World, measured: Evaluation) -> dict[str, bytes]:
+    """Return every answer with its score, as far as they are still kept."""
+    found = keys.read_evaluation(world.store.cache, measured.key)
+    return {"report/evaluation.json": _pretty(found)} if found else {}
 
 
 def _quality_metrics(world: World, measured: Evaluation) -> Iterator[tuple[str, float]]:
@@ -190,7 +197,7 @@ def _statistics(statistics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield (name if "." in name else f"merge.{name}"), float(value)
 
 
-def _files(cache: Path, fresh: BuildRecord, report: Mapping[str, Any]) -> dict[str, bytes]:
+def _files(world: World, fresh: BuildRecord, report: Mapping[str, Any]) -> dict[str, bytes]:
     assert fresh.built is not None
     record_data = {key: value for key, value in fresh.as_data().items() if key != "mlflow"}
     files = {
@@ -198,9 +205,7 @@ def _files(cache: Path, fresh: BuildRecord, report: Mapping[str, Any]) -> dict[s
         "lineage/record.json": _pretty(record_data),
         "report/build.json": _pretty(report),
     }
-    if fresh.evaluation and (answers := keys.read_evaluation(cache, fresh.evaluation.key)):
-        files["report/evaluation.json"] = _pretty(answers)
-    return files
+    return {**files, **_answers(world, fresh.evaluation)} if fresh.evaluation else files
 
 
 def _pretty(data: Any) -> bytes:
