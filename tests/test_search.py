@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from merger.engine import Limits
 from merger.errors import InputError
 from merger.evaluate import suite as suites
 from merger.search import Budget
+from merger.search.space import Space, Variable
 from merger.search.split import split
 from merger.search.trial import Measured
 from tests import merging, tiny
@@ -327,3 +329,18 @@ def test_tasks_that_ask_the_same_hold_out_the_same(world: World, tmp_path: Path)
         assert asked == same
         assert len(asked) == count
     assert split(read, 0.4, 8)[1] != held_out
+
+
+def test_of_equals_in_a_grid_the_one_amid_the_best_neighbours_is_chosen() -> None:
+    row = tuple(float(value) for value in range(5))
+    space = Space((Variable("w", None, 0, row, 0.0, 4.0),))
+    scores = (0.9, 0.5, 0.9, 0.9, 0.8)
+    searched = search._Search.__new__(search._Search)
+    searched.asked = SimpleNamespace(space=space)  # type: ignore[assignment]
+    searched.candidates = [
+        search.Candidate(number, (value,), Measured("k", {}, 0.0), (score, 0.0))
+        for number, (value, score) in enumerate(zip(row, scores, strict=True), 1)
+    ]
+
+    # Means of itself and its neighbours: 0.7 at 0, 0.767 at 2, 0.867 at 3.
+    assert searched._steadiest((0.9, 0.0)).number == 4

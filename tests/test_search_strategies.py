@@ -106,3 +106,14 @@ def test_a_value_survives_its_coordinates(
 
     assert isinstance(found, dict)
     assert [*found["layers"], found["embeddings"], found["head"]] == [*layers, embeddings, head]
+
+
+def test_neighbours_of_a_grid_are_one_step_of_one_variable_apart() -> None:
+    space = Space((variable("a", values=(0.3, 0.1, 0.2)), variable("b", values=(1.0, 2.0))))
+
+    assert space.are_neighbours((0.1, 1.0), (0.2, 1.0))
+    assert space.are_neighbours((0.1, 1.0), (0.1, 2.0))
+    assert not space.are_neighbours((0.1, 1.0), (0.3, 1.0))
+    assert not space.are_neighbours((0.1, 1.0), (0.2, 2.0))
+    assert not space.are_neighbours((0.1, 1.0), (0.1, 1.0))
+    assert not space.are_neighbours((0.15, 1.0), (0.2, 1.0))

@@ -108,3 +108,14 @@ class Space:
             else:
                 terms[variable.term]["weight"] = value
         return {**request, "recipe": {**recipe, "parameters": parameters, "terms": terms}}
+
+    def are_neighbours(self, one: Point, other: Point) -> bool:
+        """Return whether two points of a grid differ in one variable alone, by one of its steps."""
+        steps = []
+        for variable, a, b in zip(self.variables, one, other, strict=True):
+            if a != b:
+                values = sorted(set(variable.values))
+                if a not in values or b not in values:
+                    return False
+                steps.append(abs(values.index(a) - values.index(b)))
+        return steps == [1]
