@@ -179,10 +179,13 @@ def _type(kinds: str | list[str]) -> Check:
 
 
 def _enum(allowed: list[Any]) -> Check:
-    if not all(isinstance(one, str) for one in allowed):
-        msg = "a value that is no text"  # of numbers, true and 1 would have to be told apart
+    if not all(isinstance(one, str | bool) for one in allowed):
+        msg = "a value that is no text and no truth value"  # 1 and 1.0 are equal in JSON Schema
         raise _UnknownKeyword(msg)
-    return lambda value: isinstance(value, str) and value in allowed
+    if all(isinstance(one, str) for one in allowed):
+        return lambda value: isinstance(value, str) and value in allowed
+    # Python takes true for 1.
+    return lambda value: any(type(value) is type(one) and value == one for one in allowed)
 
 
 def _dependent(needs: Mapping[str, list[str]]) -> Check:

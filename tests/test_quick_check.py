@@ -88,7 +88,7 @@ def test_what_is_no_mapping_is_no_document(data: Any) -> None:
     [
         {"uniqueItems": True},
         {"const": 1},
-        {"enum": ["a", True]},
+        {"enum": ["a", 1]},
         {"$ref": "other.json"},
         {"properties": {"a": {"format": "date"}}},
         {"patternProperties": {}, "additionalProperties": False},
@@ -105,3 +105,10 @@ def test_a_part_may_hold_itself() -> None:
     assert check is not None
     assert check({"next": {"next": {}}})
     assert not check({"next": {"next": 1}})
+
+
+@pytest.mark.parametrize(("value", "fits"), [(True, True), (1, False), (1.0, False), ("a", False)])
+def test_true_is_not_one(value: Any, fits: bool) -> None:
+    check = quick_check.compiled({"const": True})
+    assert check is not None
+    assert check(value) is fits

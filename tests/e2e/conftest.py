@@ -27,6 +27,7 @@ tune:
   weights:
     brief: {from: -1, to: 1, steps: 3}
   compare: [linear]
+  seed: 1
 """
 
 
@@ -84,7 +85,7 @@ def asked(repository: Repository) -> Repository:
     suite.mkdir(parents=True)
     for task in ("first", "second"):
         rows = [
-            {"id": str(number), "prompt": task, "expected": text}
+            {"id": str(number), "prompt": f"{task} {number}", "expected": text}
             for number, text in enumerate(TEXTS)
         ]
         (suite / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
