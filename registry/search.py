@@ -8,6 +8,7 @@ goes on where a smaller one ended. Each file may be deleted at any time.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from registry import evaluation, inputs, observation
-from registry.request import key_of
 from registry.worker import Progress
 from registry.world import World
 from schemas import canonical
@@ -53,11 +53,6 @@ def run(world: World, model: str, request: Mapping[str, Any], budget: Budget) ->
     finally:
         journal.close()
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def key(request: Mapping[str, Any]) -> str:
-    """Return the digest of a search request; no budget is in it."""
-    return key_of(request)
 
 
 def _place(root: Path, request: Mapping[str, Any]) -> Path:
@@ -144,9 +139,7 @@ class _Watch:
     def _total(self) -> int:
         if self.request["strategy"]["name"] != "grid":
             return self.budget.evaluations
-        size = 1
-        for one in self.request["variables"]:
-            size *= len(one["values"])
+        size = math.prod(len(one["values"]) for one in self.request["variables"])
         return min(size, self.budget.evaluations)
 
 

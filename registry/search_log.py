@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from registry import tuning_report
 from registry.tracked import RunLog, metric_name
 from schemas.canonical import canonical
 
@@ -26,9 +25,7 @@ def of(
             "registry.kind": "search",
             "registry.model": model,
             "registry.commit": commit,
-            "mlflow.note.content": tuning_report.markdown(
-                model, request, found, files["proposal.diff"].decode()
-            ),
+            "mlflow.note.content": files["report.md"].decode(),
         },
         params=dict(_params(request)),
         points=tuple(_points(found)),

@@ -9,6 +9,7 @@ from typing import Any
 from registry import page, trials
 from registry.report import table
 from registry.trials import Barrier
+from registry.tuning_report import cells
 from schemas.utility import utility
 
 _PART = "search"  # nothing is chosen, so nothing is held out
@@ -53,15 +54,7 @@ def _loss(metric: str, value: float, *, higher: bool) -> float:
 def rows_of(request: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return the cells of rows: label, objective, tasks, and why one has no numbers."""
     tasks = [task["name"] for task in request["suite"]["tasks"]]
-    return [(row["label"], *_cells(row[_PART], tasks)) for row in rows]
-
-
-def _cells(part: Mapping[str, Any], tasks: Sequence[str]) -> tuple[str, ...]:
-    if part["problem"]:
-        return ("-", *("-" for _ in tasks), part["problem"])
-    score = part.get("score")
-    told = "" if score is None else f"{score:.3g}"
-    return (told, *(f"{part['metrics'][task]:.3g}" for task in tasks), "")
+    return [(row["label"], *cells(row[_PART], tasks), row[_PART]["problem"]) for row in rows]
 
 
 def head_of(request: Mapping[str, Any]) -> tuple[str, ...]:

@@ -97,7 +97,8 @@ def _tables(request: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[st
         yield from (f"  {line}" for line in _front(found, tasks))
 
 
-def _cells(part: Mapping[str, Any], tasks: Sequence[str]) -> tuple[str, ...]:
+def cells(part: Mapping[str, Any], tasks: Sequence[str]) -> tuple[str, ...]:
+    """Return the score of a row, then its tasks; dashes where it cannot be measured."""
     if part["problem"]:
         return ("-", *("-" for _ in tasks))
     score = "" if part.get("score") is None else f"{part['score']:.3g}"
@@ -114,7 +115,7 @@ def _front(found: Mapping[str, Any], tasks: Sequence[str]) -> Iterator[str]:
     rows.sort(key=lambda row: (-row["search"]["score"], row["number"]))
     return table(
         [
-            (f"#{row['number']}", *_cells(row["search"], tasks), values_text(row["values"]))
+            (f"#{row['number']}", *cells(row["search"], tasks), values_text(row["values"]))
             for row in rows[:12]
         ]
     )
@@ -158,7 +159,7 @@ def _part_tables(
     for part in found["prompts"]:
         inside = [one for one in lines(found) if part in one.parts]
         head = (_PART_NAMES[part], request["objective"]["kind"], *tasks, "values")
-        rows = [(one.label, *_cells(one.parts[part], tasks), one.values) for one in inside]
+        rows = [(one.label, *cells(one.parts[part], tasks), one.values) for one in inside]
         yield head, rows, [_CLASSES.get(one.kind, "") for one in inside]
 
 

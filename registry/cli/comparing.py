@@ -11,7 +11,7 @@ import click
 from registry import report, search, search_log, trials, trials_report, tuning, tuning_request
 from registry.cli import trying
 from registry.cli.acting import DEVICES, open_world
-from registry.cli.session import open_session, write_files
+from registry.cli.session import REPORT_FORMATS, open_session, write_files
 from registry.errors import RegistryError, UsageError
 from registry.spec import MergeSpec
 
@@ -36,7 +36,7 @@ _KINDS = ("methods", "ablation", "line")
     help="Points of a line, both ends among them.",
 )
 @click.option("--device", type=DEVICES)
-@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text")
+@click.option("--format", "form", type=REPORT_FORMATS, default="text")
 @click.option(
     "-o",
     "output",
@@ -70,13 +70,8 @@ def compare(
         write_files(folder, files)
         world.log_run(search_log.of_trials(model, kind, world.commit, request, found, files))
     session.index.save()
-    if form == "json":
-        click.echo(report.as_json(trials_report.as_data(model, kind, request, found)))
-    elif form == "markdown":
-        click.echo(trials_report.markdown(model, kind, request, found), nl=False)
-    else:
-        told = trials_report.text(model, kind, request, found)
-        click.echo(f"{told}\nreport  {folder / 'report.html'}")
+    text = trials_report.text(model, kind, request, found)
+    click.echo(trying.told(form, files, f"{text}\nreport  {folder / 'report.html'}"))
     return 0
 
 

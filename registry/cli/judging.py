@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from registry import observation, report
-from registry.cli.session import Session, open_session
+from registry.cli.session import REPORT_FORMATS, Session, open_session, write_files
 from registry.errors import RegistryError
 from registry.quality import Quality
 from registry.record import Evaluation
@@ -15,7 +15,7 @@ from registry.record import Evaluation
 
 @click.command()
 @click.argument("model")
-@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text")
+@click.option("--format", "form", type=REPORT_FORMATS, default="text")
 @click.option(
     "-o",
     "output",
@@ -34,10 +34,9 @@ def quality(directory: Path, model: str, form: str, output: Path | None) -> int:
     session.require([model], also=session.observed().recorded)
     measured, found = known_quality(session, model)
     if output is not None:
-        folder = output if output.is_absolute() else directory / output
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in quality_files(session, model).items():
-            (folder / name).write_bytes(content)
+        from registry import pictures
+
+        write_files(directory / output, pictures.of_quality(model, found, measured.verdicts))
     if form == "json":
         click.echo(report.as_json(quality_report.as_data(model, found, measured.verdicts)))
     elif form == "markdown":

@@ -11,6 +11,7 @@ import click
 from registry import report
 from registry.cli.session import (
     FORMATS,
+    REPORT_FORMATS,
     Session,
     find_root,
     load_revision,
@@ -67,7 +68,7 @@ def _validation_json(told: InvalidCatalog, absent: Iterable[tuple[str, str]]) ->
 @click.option(
     "--against", metavar="REV", help="Plan what changed since REV instead of what is stale."
 )
-@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text")
+@click.option("--format", "form", type=REPORT_FORMATS, default="text")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if changes are pending.")
 @click.option("--push", is_flag=True, help="Show what `sync --push` would push.")
 @click.option("--prune", is_flag=True, help="Show what `sync --prune` would remove.")

@@ -9,13 +9,12 @@ from typing import Any
 import click
 
 from registry import observation, report, serving, serving_report, serving_request
+from registry.cli import trying
 from registry.cli.acting import DEVICES, open_world
-from registry.cli.session import Session, open_session, write_files
+from registry.cli.session import REPORT_FORMATS, Session, open_session, write_files
 from registry.record import input_label
 from registry.request import key_of
 from registry.serving_request import Load
-
-_FORMATS = click.Choice(["text", "json", "markdown"])
 
 
 @click.command("bench-serving")
@@ -44,7 +43,7 @@ _FORMATS = click.Choice(["text", "json", "markdown"])
     help="Requests of each way to answer, at each batch size.",
 )
 @click.option("--device", type=DEVICES)
-@click.option("--format", "form", type=_FORMATS, default="text")
+@click.option("--format", "form", type=REPORT_FORMATS, default="text")
 @click.option(
     "-o",
     "output",
@@ -78,7 +77,7 @@ def bench_serving(
     load = Load(tuple(dict.fromkeys(batches)), tokens, repeats)
     request = serving_request.serving_request(built, found, _prompts(session, model), load)
     sources = [built.request["base"], *found.adapters]
-    folder = directory / output if output else _folder(session, model)
+    folder = directory / output if output else trying.folder(session, "serving", model)
     with open_world(session, device) as world:
         figures = serving.measure(world, model, request, artifact=artifact, sources=sources)
         figures["not_switched"] = [input_label(one) for one in found.others]
@@ -90,7 +89,8 @@ def bench_serving(
         log = serving_log.of(model, world.commit, built, request, figures, files)
         world.log_run(log)
     session.index.save()
-    click.echo(_told(form, files, serving_report.text(model, request, figures), folder))
+    text = serving_report.text(model, request, figures)
+    click.echo(trying.told(form, files, f"{text}\nreport   {folder / 'report.html'}"))
     return 0
 
 
@@ -107,10 +107,6 @@ def _prompts(session: Session, model: str) -> list[dict[str, Any]]:
     )
 
 
-def _folder(session: Session, model: str) -> Path:
-    return observation.state_folder(session.root) / "serving" / model
-
-
 def _files(model: str, request: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, bytes]:
     from registry import plots
 
@@ -122,10 +118,3 @@ def _files(model: str, request: Mapping[str, Any], figures: Mapping[str, Any]) -
         "report.json": report.as_json(data).encode() + b"\n",
         **pictures,
     }
-
-
-def _told(form: str, files: Mapping[str, bytes], text: str, folder: Path) -> str:
-    if form == "text":
-        return f"{text}\nreport   {folder / 'report.html'}"
-    name = "report.json" if form == "json" else "report.md"
-    return files[name].decode().rstrip("\n")

@@ -24,6 +24,7 @@ from registry.tree import RevisionTree
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 FORMATS = click.Choice(["text", "json"])
+REPORT_FORMATS = click.Choice(["text", "json", "markdown"])
 
 
 def refuse_existing(file: Path) -> None:

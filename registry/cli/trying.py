@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,9 @@ def _digests(session: Session, spec: MergeSpec) -> dict[str, str]:
 def folder(session: Session, kind: str, model: str) -> Path:
     """Return where the files of a command about a model go by default."""
     return observation.state_folder(session.root) / kind / model
+
+
+def told(form: str, files: Mapping[str, bytes], text: str) -> str:
+    """Return what a command prints: its text, or the report that was written in that form."""
+    names = {"json": "report.json", "markdown": "report.md"}
+    return files[names[form]].decode().rstrip("\n") if form in names else text

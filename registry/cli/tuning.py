@@ -11,12 +11,11 @@ import click
 from registry import report, search, search_log, spec_edit, tuning, tuning_report, tuning_request
 from registry.cli import trying
 from registry.cli.acting import DEVICES, open_world
-from registry.cli.session import Session, open_session, write_files
+from registry.cli.session import REPORT_FORMATS, Session, open_session, write_files
 from registry.errors import RegistryError
+from registry.request import key_of
 from registry.spec import MergeSpec
 from registry.tuning_request import Variable
-
-_FORMATS = click.Choice(["text", "json", "markdown"])
 
 
 @click.command()
@@ -24,7 +23,7 @@ _FORMATS = click.Choice(["text", "json", "markdown"])
 @click.option("--evaluations", type=click.IntRange(min=1), help="Most candidates to measure.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Most time for them.")
 @click.option("--device", type=DEVICES)
-@click.option("--format", "form", type=_FORMATS, default="text")
+@click.option("--format", "form", type=REPORT_FORMATS, default="text")
 @click.option(
     "-o",
     "output",
@@ -64,7 +63,8 @@ def tune(
         write_files(folder, files)
         world.log_run(search_log.of(model, world.commit, request, found, files))
     session.index.save()
-    click.echo(_told(form, model, request, found, proposal, folder))
+    text = _text(model, request, found, proposal, folder)
+    click.echo(trying.told(form, files, text))
     return 0
 
 
@@ -87,7 +87,7 @@ def _files(
     from registry import charts, plots
 
     pictures = plots.draw(charts.of_search(model, request, found))
-    data = tuning_report.as_data(model, request, found, key=search.key(request), proposal=proposal)
+    data = tuning_report.as_data(model, request, found, key=key_of(request), proposal=proposal)
     return {
         "report.html": tuning_report.html(model, request, found, proposal, pictures).encode(),
         "report.md": tuning_report.markdown(model, request, found, proposal).encode(),
@@ -97,21 +97,13 @@ def _files(
     }
 
 
-def _told(
-    form: str,
+def _text(
     model: str,
     request: Mapping[str, Any],
     found: Mapping[str, Any],
     proposal: str,
     folder: Path,
 ) -> str:
-    if form == "json":
-        data = tuning_report.as_data(
-            model, request, found, key=search.key(request), proposal=proposal
-        )
-        return report.as_json(data)
-    if form == "markdown":
-        return tuning_report.markdown(model, request, found, proposal)
     told = [tuning_report.text(model, request, found)]
     told += [f"hint    {one}" for one in tuning_report.hints(request, found)]
     told.append(f"report  {folder / 'report.html'}")
