@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ transformers = pytest.importorskip("transformers")
 
 import schemas  # noqa: E402
 from merger import evaluate  # noqa: E402
-from merger.evaluate import generate, perplexity  # noqa: E402
+from merger.evaluate import generate, lanes, perplexity  # noqa: E402
 from merger.evaluate.errors import EvaluationError  # noqa: E402
-from merger.evaluate.generate import Ask  # noqa: E402
+from merger.evaluate.generate import Ask, NonFiniteLogit  # noqa: E402
 from merger.evaluate.model import Model, open_model  # noqa: E402
 from tests import tiny  # noqa: E402
 
@@ -162,6 +164,71 @@ def test_prompts_with_one_system_message_share_a_batch() -> None:
     asks = [Ask((1,) * length, 10, group) for length, group in ((5, "b"), (6, "a"), (1, "b"))]
 
     assert list(generate.batches(asks)) == [[1, 2, 0]]
+
+
+@pytest.fixture
+def on_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_batches_side_by_side_find_the_same_bits_as_one_after_the_other(
+    base: Path, on_threads: Callable[[int], None]
+) -> None:
+    model = open_model(base, "cpu")
+    texts = [f"{question} {number}" for number in range(10) for question in QUESTIONS]
+    asks = [Ask(model.render(text, None), 8, "") for text in texts]
+    passages = [perplexity.Passage(ask.tokens, (5, 6, 7)) for ask in asks]
+    found = []
+    for threads in (1, 2, 4):
+        on_threads(threads)
+        told: list[int] = []
+        answers = generate.answers(model, asks, told.append)
+        assert told == list(range(1, 61))
+        assert torch.get_num_threads() == threads
+        found.append((answers, perplexity.surprise(model, passages, lambda _: None)))
+
+    assert found[0] == found[1] == found[2]
+
+
+def test_of_several_batches_that_fail_the_first_is_told_and_the_rest_left(
+    base: Path, on_threads: Callable[[int], None]
+) -> None:
+    model = open_model(base, "cpu")
+    on_threads(2)
+    begun = []
+
+    def fail(piece: int) -> None:
+        begun.append(piece)
+        if piece == 0:
+            time.sleep(0.2)
+        raise NonFiniteLogit(piece)
+
+    with pytest.raises(NonFiniteLogit) as caught:
+        lanes.each(model, fail, range(2))
+    assert caught.value.index == 0
+    assert sorted(begun) == [0, 1]
+    lanes.each(model, fail, ())
+
+
+@pytest.mark.parametrize(
+    ("rotary", "shared"),
+    [
+        ({"rope_type": "default", "rope_theta": 1e4}, True),
+        ({"rope_type": "dynamic", "factor": 2.0}, False),
+        ({"full_attention": {"rope_type": "longrope"}, "sliding": {"rope_type": "default"}}, False),
+        (None, True),
+    ],
+)
+def test_a_network_that_remembers_the_last_prompt_is_asked_by_one_thread(
+    base: Path, rotary: dict[str, Any] | None, shared: bool
+) -> None:
+    model = open_model(base, "cpu")
+
+    model.network.config.rope_parameters = rotary
+
+    assert model.can_share is shared
 
 
 def test_perplexity_equals_the_direct_computation(model: Model) -> None:

@@ -8,6 +8,7 @@ Knows no recipe, no gate and no key: whether a number is good enough is judged e
     asking         what a model is given for a task, and what it gives back
     generate       answers for many prompts at once
     draw           tokens of sampled answers
+    lanes          several batches at once on a processor
     perplexity     how surprised the model is by a text
     choice         which of several texts surprises it least
     timing         how long answers take

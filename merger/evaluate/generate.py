@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import torch
 
+from merger.evaluate import lanes
 from merger.evaluate.draw import Draw
 from merger.evaluate.model import Model, Tokens
 
 _ROWS = 32  # beyond it a row costs as much as alone: the processor, not memory, is the limit
+_ROWS_SHARED = 16  # of each of several batches at once: enough of them to keep all lanes busy
 _TOKENS = 16_384  # of rows x (prompt + answer): bounds the cache, 0.75 GB for a 135M model
 _SPREAD = 128  # padding that the longest prompt of a batch may cost the shortest
 
@@ -61,20 +64,25 @@ def answers(
     `on_answer` gets the number of answers that are complete. Raises NonFiniteLogit.
     """
     found: dict[int, Tokens] = {}
-    with torch.inference_mode():
-        for batch in batches(asks):
-            for row in _answer_batch(model, [(index, asks[index]) for index in batch]):
+    turn = Lock()
+
+    def answer(batch: Sequence[int]) -> None:
+        for row in _answer_batch(model, [(index, asks[index]) for index in batch]):
+            with turn:
                 found[row.index] = tuple(row.answer)
                 on_answer(len(found))
+
+    rows = _ROWS_SHARED if model.can_share else _ROWS
+    lanes.each(model, answer, list(batches(asks, rows)))
     return tuple(found[index] for index in range(len(asks)))
 
 
-def batches(asks: Sequence[Ask]) -> Iterator[list[int]]:
+def batches(asks: Sequence[Ask], rows: int = _ROWS) -> Iterator[list[int]]:
     """Yield the indices of asks that are answered together: alike in group, then in length."""
     order = sorted(range(len(asks)), key=lambda i: (asks[i].group, len(asks[i].tokens), i))
     batch: list[int] = []
     for index in order:
-        if batch and not _has_room([asks[i] for i in batch], asks[index]):
+        if batch and not _has_room([asks[i] for i in batch], asks[index], rows):
             yield batch
             batch = []
         batch.append(index)
@@ -82,11 +90,11 @@ def batches(asks: Sequence[Ask]) -> Iterator[list[int]]:
         yield batch
 
 
-def _has_room(batch: Sequence[Ask], ask: Ask) -> bool:
+def _has_room(batch: Sequence[Ask], ask: Ask, rows: int) -> bool:
     lengths = [len(each.tokens) for each in (*batch, ask)]
     longest = max(lengths) + max(each.limit for each in (*batch, ask))
     is_even = max(lengths) - min(lengths) <= _SPREAD
-    return len(batch) < _ROWS and is_even and len(lengths) * longest <= _TOKENS
+    return len(batch) < rows and is_even and len(lengths) * longest <= _TOKENS
 
 
 def _answer_batch(model: Model, batch: Sequence[tuple[int, Ask]]) -> Iterator[_Row]:

@@ -7,7 +7,7 @@ Shape letters: B rows of a batch, T tokens of this pass, P tokens seen before, V
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,17 @@ class Model:
         layers = getattr(config, "layer_types", None) or ["sliding" if window else "full_attention"]
         return "position_ids" in self.accepted and set(layers) == {"full_attention"}
 
+    @property
+    def can_share(self) -> bool:
+        """Return whether several threads may call `forward` at once: on a processor, mostly.
+
+        Rotary embeddings that follow the length of a prompt keep the last one in the network.
+        """
+        config = self.network.config.get_text_config()
+        rotary = getattr(config, "rope_parameters", None) or {}
+        follows = {"dynamic", "longrope"} & set(_names_in(rotary))
+        return self.device.type == "cpu" and not follows
+
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor, cache: Any, *, keep: int = 0
     ) -> tuple[torch.Tensor, Any]:
@@ -129,6 +140,14 @@ def open_model(folder: Path, device: str) -> Model:
     chosen = torch.device(_device(device))
     network = network.eval().to(chosen)
     return Model(network, tokenizer, chosen, _end(network, tokenizer), _accepted(network))
+
+
+def _names_in(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for one in value.values():
+            yield from _names_in(one)
+    elif isinstance(value, str):
+        yield value
 
 
 def _device(name: str) -> str:

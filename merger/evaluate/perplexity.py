@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import torch
 
+from merger.evaluate import lanes
 from merger.evaluate.generate import NonFiniteLogit
 from merger.evaluate.model import Model, Tokens
 
@@ -52,15 +54,20 @@ def surprise(
     """
     order = sorted(range(len(passages)), key=lambda i: (len(passages[i].scored), i))
     found: dict[int, Surprise] = {}
-    with torch.inference_mode():
-        for start in range(0, len(order), _ROWS):
-            batch = order[start : start + _ROWS]
-            sums = _batch(model, [passages[index] for index in batch])
+    turn = Lock()
+
+    def read(batch: Sequence[int]) -> None:
+        sums = _batch(model, [passages[index] for index in batch])
+        for index, nll in zip(batch, sums, strict=True):
+            if not math.isfinite(nll):
+                raise NonFiniteLogit(index)
+        with turn:
             for index, nll in zip(batch, sums, strict=True):
-                if not math.isfinite(nll):
-                    raise NonFiniteLogit(index)
                 found[index] = Surprise(nll, len(passages[index].scored))
             on_passage(len(found))
+
+    batches = [order[start : start + _ROWS] for start in range(0, len(order), _ROWS)]
+    lanes.each(model, read, batches)
     return tuple(found[index] for index in range(len(passages)))
 
 
