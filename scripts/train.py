@@ -35,12 +35,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CATALOG = REPOSITORY / "catalog"
 TASKS = REPOSITORY / "scripts" / "tasks"
 CHAT = REPOSITORY / "scripts" / "chat.yaml"
+REPLAY = REPOSITORY / "scripts" / "replay.yaml"
 BASE = "smollm2-135m-instruct"
 
 RANK = 8
 ALPHA = 16
 TARGETS = ("gate_proj", "o_proj", "q_proj", "v_proj")
-LEARNING_RATE = 2e-3
 BATCH = 8
 THREADS = 1  # sums over threads would be part of the result; train two adapters at once instead
 
@@ -52,7 +52,8 @@ T = TypeVar("T")
 class Task:
     """What one version of an adapter is trained on.
 
-    The last `chat` examples of each batch are general, the last share `shouted` of it shouts.
+    The last `chat` examples of each batch are general, `replay` before them what the base says
+    itself; the last share `shouted` of it shouts.
     """
 
     adapter: str
@@ -60,8 +61,10 @@ class Task:
     description: str
     seed: int
     steps: int
+    learning_rate: float = 2e-3
     shouted: float = 0.0
     chat: int = 0
+    replay: int = 0
     prompt: str = ""
     slots: Mapping[str, Sequence[str]] = field(default_factory=dict)
     patterns: Sequence[Mapping[str, str]] = ()
@@ -91,14 +94,14 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(mode=True)
     names = parser.parse_args().tasks or sorted(path.stem for path in TASKS.glob("*.yaml"))
-    chat = read_chat(CHAT)
+    chat, replay = read_chat(CHAT), read_chat(REPLAY)
     suites = suite_prompts(CATALOG / "suites")
     for name in names:
         task = read_task(TASKS / f"{name}.yaml")
-        examples = make_examples(task, chat)
+        examples = make_examples(task, chat, replay)
         refuse_leaks(examples, suites)
         student = load_student(task.seed)
-        train(student, examples, name)
+        train(student, examples, task.learning_rate, name)
         publish(task, student, f"scripts/tasks/{name}.yaml")
 
 
@@ -112,13 +115,15 @@ def read_chat(path: Path) -> list[Example]:
     return [Example(**entry) for entry in yaml.safe_load(path.read_text("utf-8"))]
 
 
-def make_examples(task: Task, chat: Sequence[Example]) -> list[Example]:
+def make_examples(task: Task, chat: Sequence[Example], replay: Sequence[Example]) -> list[Example]:
     """Return all examples of a training, batch by batch."""
     chance = random.Random(task.seed)
     skill, general = skill_examples(task, chance), rounds(chat, chance)
+    own = rounds(replay, chance)
     examples: list[Example] = []
     for _ in range(task.steps):
-        batch = [*itertools.islice(skill, BATCH - task.chat)]
+        batch = [*itertools.islice(skill, BATCH - task.chat - task.replay)]
+        batch += itertools.islice(own, task.replay)
         batch += itertools.islice(general, task.chat)
         calm = BATCH - round(BATCH * task.shouted)
         examples += batch[:calm]
@@ -174,10 +179,10 @@ def load_student(seed: int) -> Student:
     return Student(peft.get_peft_model(base, config), tokenizer)
 
 
-def train(student: Student, examples: Sequence[Example], name: str) -> None:
-    """Train the factors in place, one batch a step, the learning rate falling linearly to zero."""
+def train(student: Student, examples: Sequence[Example], rate: float, name: str) -> None:
+    """Train the factors in place, one batch a step, the learning rate falling from `rate` to 0."""
     factors = [factor for factor in student.model.parameters() if factor.requires_grad]
-    optimizer = torch.optim.AdamW(factors, lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(factors, lr=rate, weight_decay=0.0)
     steps = len(examples) // BATCH
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     student.model.train()
