@@ -185,10 +185,20 @@ def html(
 
 
 def hints(request: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Return what to try next: a best value at the end of its range may lie beyond it."""
+    """Return what to beware of and to try next.
+
+    What is best only where it was searched was chosen by chance; a best value at the end of its
+    range may lie beyond it.
+    """
     if not found["best"]:
         return []
     told = []
+    before, after = (found[one].get("held_out", {}).get("score") for one in ("declared", "best"))
+    if before is not None and after is not None and after < before:
+        told.append(
+            "on the prompts held out the declared values are better: keep them, or search with more"
+            " prompts"
+        )
     for one in request["variables"]:
         value = found["best"]["values"][one["label"]]
         ends = (one["low"], one["high"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry import tuning
+from registry import tuning, tuning_report
 from registry.spec import MergeSpec, Suite, Term, Tune
 
 SUITE = Suite(
@@ -85,3 +85,18 @@ def test_recipes_beside_each_other_are_ranked_by_right_answers() -> None:
     assert found.held_out == 0.0
     read = tuning.parse({"tasks": {"sql-read": 2}})
     assert tuning.to_compare(spec_of("ties", read), SUITE).tasks == {"sql-read": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("declared", "best", "warns"), [(0.9, 0.8, True), (0.8, 0.8, False), (None, 0.8, False)]
+)
+def test_a_proposal_that_is_worse_on_the_prompts_held_out_is_told(
+    declared: float | None, best: float, warns: bool
+) -> None:
+    found = {"declared": {"held_out": {"score": declared}}, "best": {"held_out": {"score": best}}}
+
+    told = tuning_report.hints({"variables": []}, found)
+
+    assert [one.startswith("on the prompts held out") for one in told] == [True] * warns
+    assert tuning_report.hints({"variables": []}, {"declared": {}, "best": {}}) == []
+    assert tuning_report.hints({"variables": []}, {"declared": {}, "best": {"values": {}}}) == []

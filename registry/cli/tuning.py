@@ -109,7 +109,7 @@ def _text(
     told.append(f"report  {folder / 'report.html'}")
     if proposal:
         told += [
-            f"better  {tuning_report.reasons(request, found)}",
+            f"score   {tuning_report.reasons(request, found)}",
             f"apply   git apply {folder / 'proposal.diff'}",
             "",
             proposal.rstrip("\n"),
