@@ -204,7 +204,7 @@ def test_a_search_that_was_killed_ends_where_it_would_have(world: World, kept: i
     assert len(whole["candidates"]) == 10
     assert whole["ended"] == "evaluations"
     schedule = whole["best"]["values"]["weight of one"]
-    assert set(schedule) == {"layers", "embeddings", "head"}
+    assert set(schedule) == {"layers"}  # an adapter has nothing for the embeddings or the head
     assert len(schedule["layers"]) == 2
 
 

@@ -71,8 +71,9 @@ def evolved(generations: int, seed: int = 3) -> list[list[Point]]:
 
 
 def test_evolution_finds_the_optimum_within_its_bounds() -> None:
-    batches = evolved(80)
+    declared, *batches = evolved(80)
 
+    assert declared == [({"layers": [1.0, 1.0], "embeddings": 1.0, "head": 1.0}, 1.0)]
     best = max((point for batch in batches for point in batch), key=distance)
     assert distance(best) > -1e-4
     assert {len(batch) for batch in batches} == {4 + 4}  # 4 + floor(3 ln 5)
@@ -87,6 +88,32 @@ def test_evolution_finds_the_optimum_within_its_bounds() -> None:
 def test_the_same_scores_and_seed_give_the_same_points() -> None:
     assert evolved(10) == evolved(10)
     assert evolved(1) != evolved(1, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "size", "value"),
+    [
+        (["model.layers.0.mlp.up_proj.weight"], 2, {"layers": [1.5, 0.5]}),
+        (
+            ["model.layers.1.mlp.up_proj.weight", "lm_head.weight"],
+            3,
+            {"layers": [1.5, 0.5], "head": 1.0},
+        ),
+        (
+            ["model.embed_tokens.weight", "model.norm.weight"],
+            4,
+            {"layers": [1.5, 0.5], "embeddings": 1.0, "head": 1.0},
+        ),
+    ],
+)
+def test_a_schedule_has_no_number_for_what_is_not_changed(
+    tensors: list[str], size: int, value: dict[str, object]
+) -> None:
+    space = Space((variable("w", layers=2), variable("x"))).over(tensors)
+
+    assert len(space.coordinates((1.0, 1.0))) == size + 1
+    numbers = [0.75, 0.25, 0.5, 0.5][:size]
+    assert space.at([*numbers, 0.125]) == (value, 0.25)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ def run(
     asked = request.parse(data)
     with ExitStack() as stack:
         bench = open_bench(stack, asked, inputs, limits, known)
+        asked = replace(asked, space=asked.space.over(bench.candidates.touched))
         return _Search(asked, data["start"], bench, budget, tell).run()
 
 

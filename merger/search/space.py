@@ -7,14 +7,17 @@ them into the declared request. *Coordinates* are the same for methods that want
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from schemas.schedule import Scheduled
+from schemas.schedule import Scheduled, part_of
 
 _DECIMALS = 4
 """Of what is proposed: a spec is read by people, and no model is known to tell 1e-5 apart."""
+
+ENDS = ("embeddings", "head")
+"""What a schedule has a number for besides the layers."""
 
 Point = tuple[Scheduled, ...]
 
@@ -24,7 +27,7 @@ class Variable:
     """A number of the recipe: a parameter, or the weight of a term.
 
     `values` are those that a grid tries; `low` and `high` bound it otherwise. With `layers` it is a
-    schedule of so many points over the layers and of one number each for embeddings and head.
+    schedule of so many points over the layers and of one number for each of `ends`.
     """
 
     label: str
@@ -34,11 +37,12 @@ class Variable:
     low: float
     high: float
     layers: int = 0
+    ends: tuple[str, ...] = ENDS
 
     @property
     def size(self) -> int:
         """How many coordinates it has."""
-        return self.layers + 2 if self.layers else 1
+        return self.layers + len(self.ends) if self.layers else 1
 
     def value(self, coordinates: Sequence[float]) -> Scheduled:
         """Return the value at coordinates in [0, 1]."""
@@ -46,8 +50,8 @@ class Variable:
         numbers = [round(self.low + span * float(one), _DECIMALS) for one in coordinates]
         if not self.layers:
             return numbers[0]
-        *layers, embeddings, head = numbers
-        return {"layers": layers, "embeddings": embeddings, "head": head}
+        ends = zip(self.ends, numbers[self.layers :], strict=True)
+        return {"layers": numbers[: self.layers], **dict(ends)}
 
     def coordinates(self, value: Scheduled) -> list[float]:
         """Return the coordinates of a value, or of the nearest that the bounds allow."""
@@ -55,7 +59,7 @@ class Variable:
             points = [float(one) for one in value["layers"]]
             mean = sum(points) / len(points)
             inner = points if len(points) == self.layers else [mean] * max(self.layers, 1)
-            ends = [float(value.get(name, mean)) for name in ("embeddings", "head")]
+            ends = [float(value.get(name, mean)) for name in self.ends]
             numbers = [*inner, *ends][: self.size]
         else:
             numbers = [float(value)] * self.size
@@ -78,6 +82,12 @@ class Space:
     """All variables of a search, in their order."""
 
     variables: tuple[Variable, ...]
+
+    def over(self, tensors: Iterable[str]) -> Space:
+        """Return the space for recipes that change no other tensors: no number without effect."""
+        parts = {part_of(name) for name in tensors}
+        ends = tuple(end for end in ENDS if end in parts)
+        return Space(tuple(replace(one, ends=ends) for one in self.variables))
 
     def at(self, coordinates: Sequence[float]) -> Point:
         """Return the point at coordinates, those of the first variable first."""

@@ -27,18 +27,20 @@ def grid(space: Space) -> Proposals:
 def cma_es(
     space: Space, start: Point, *, seed: int, population: int | None, sigma: float
 ) -> Proposals:
-    """Propose points by CMA-ES, from `start` on, one population at a time.
+    """Propose `start` itself, then points by CMA-ES around it, one population at a time.
 
-    Covariance matrix adaptation (Hansen and Ostermeier 2001) as the package `cmaes` has it, with
-    the bounds of the space; `sigma` is the first step as a share of each range. A population is 4 +
-    ⌊3 ln d⌋ by default, d the number of coordinates. When it has converged it starts again from
-    `start` with a population of twice the size (Auger and Hansen 2005, IPOP).
+    So what is found is never worse than what was declared. Covariance matrix adaptation (Hansen and
+    Ostermeier 2001) as the package `cmaes` has it, with the bounds of the space; `sigma` is the
+    first step as a share of each range. A population is 4 + ⌊3 ln d⌋ by default, d the number of
+    coordinates. When it has converged it starts again from `start` with a population of twice the
+    size (Auger and Hansen 2005, IPOP).
     """
     from cmaes import CMA
 
     mean = np.array(space.coordinates(start))
     size = population or 4 + math.floor(3 * math.log(len(mean)))
     bounds = np.array([[0.0, 1.0]] * len(mean))
+    yield [start]
     for restart in itertools.count():
         optimizer = CMA(
             mean=mean,
