@@ -16,7 +16,7 @@ import shutil
 import string
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,9 +33,8 @@ from schemas import digest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CATALOG = REPOSITORY / "catalog"
-TASKS = REPOSITORY / "scripts" / "tasks"
-CHAT = REPOSITORY / "scripts" / "chat.yaml"
-REPLAY = REPOSITORY / "scripts" / "replay.yaml"
+SCRIPTS = REPOSITORY / "scripts"
+TASKS = SCRIPTS / "tasks"
 BASE = "smollm2-135m-instruct"
 
 RANK = 8
@@ -52,8 +51,8 @@ T = TypeVar("T")
 class Task:
     """What one version of an adapter is trained on.
 
-    The last `chat` examples of each batch are general, `replay` before them what the base says
-    itself; the last share `shouted` of it shouts.
+    The last `chat` examples of each batch are general, `replay` before them from the file
+    `replayed`, what the base says itself; the last share `shouted` of it shouts.
     """
 
     adapter: str
@@ -65,6 +64,7 @@ class Task:
     shouted: float = 0.0
     chat: int = 0
     replay: int = 0
+    replayed: str = "replay.yaml"
     prompt: str = ""
     slots: Mapping[str, Sequence[str]] = field(default_factory=dict)
     patterns: Sequence[Mapping[str, str]] = ()
@@ -72,10 +72,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A user's prompt and the answer to learn."""
+    """A user's prompt, the answer to learn, and the system message if not the template's own."""
 
     prompt: str
     answer: str
+    system: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,11 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(mode=True)
     names = parser.parse_args().tasks or sorted(path.stem for path in TASKS.glob("*.yaml"))
-    chat, replay = read_chat(CHAT), read_chat(REPLAY)
+    chat = read_chat(SCRIPTS / "chat.yaml")
     suites = suite_prompts(CATALOG / "suites")
     for name in names:
         task = read_task(TASKS / f"{name}.yaml")
-        examples = make_examples(task, chat, replay)
+        examples = make_examples(task, chat, read_chat(SCRIPTS / task.replayed))
         refuse_leaks(examples, suites)
         student = load_student(task.seed)
         train(student, examples, task.learning_rate, name)
@@ -127,7 +128,7 @@ def make_examples(task: Task, chat: Sequence[Example], replay: Sequence[Example]
         batch += itertools.islice(general, task.chat)
         calm = BATCH - round(BATCH * task.shouted)
         examples += batch[:calm]
-        examples += [Example(loud.prompt, shout(loud.answer)) for loud in batch[calm:]]
+        examples += [replace(loud, answer=shout(loud.answer)) for loud in batch[calm:]]
     return examples
 
 
@@ -216,8 +217,9 @@ def answer_loss(student: Student, batch: Sequence[Example]) -> torch.Tensor:
 
 def encode(tokenizer: Any, example: Example) -> tuple[list[int], list[int]]:
     """Return the tokens of the prompt, as in an evaluation, and of the answer with its end."""
-    message = {"role": "user", "content": example.prompt}
-    prompt = tokenizer.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+    messages = [{"role": "system", "content": example.system}] if example.system else []
+    messages.append({"role": "user", "content": example.prompt})
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     answer = example.answer + tokenizer.eos_token
     return tokenizer(prompt)["input_ids"], tokenizer(answer)["input_ids"]
 
