@@ -64,6 +64,12 @@ class Candidates:
         """The tensors that candidates write: those that some operand has, in byte order."""
         return self._target.vectors.touched
 
+    @property
+    def tensors(self) -> list[tuple[str, ...]]:
+        """The tensors that each term of the request that was opened has, in byte order."""
+        vectors = self._target.vectors
+        return [vectors.names(term) for term in range(len(vectors))]
+
     def apply(self, request: BuildRequest, into: Into) -> None:
         """Write the tensors of a candidate into `into`, as a build of `request` has them.
 

@@ -90,30 +90,29 @@ def test_the_same_scores_and_seed_give_the_same_points() -> None:
     assert evolved(1) != evolved(1, seed=4)
 
 
-@pytest.mark.parametrize(
-    ("tensors", "size", "value"),
-    [
-        (["model.layers.0.mlp.up_proj.weight"], 2, {"layers": [1.5, 0.5]}),
-        (
-            ["model.layers.1.mlp.up_proj.weight", "lm_head.weight"],
-            3,
-            {"layers": [1.5, 0.5], "head": 1.0},
-        ),
-        (
-            ["model.embed_tokens.weight", "model.norm.weight"],
-            4,
-            {"layers": [1.5, 0.5], "embeddings": 1.0, "head": 1.0},
-        ),
-    ],
-)
-def test_a_schedule_has_no_number_for_what_is_not_changed(
-    tensors: list[str], size: int, value: dict[str, object]
-) -> None:
-    space = Space((variable("w", layers=2), variable("x"))).over(tensors)
+def test_a_schedule_has_no_number_for_what_its_term_does_not_change() -> None:
+    layer, head = "model.layers.0.mlp.up_proj.weight", "model.norm.weight"
+    of_term = [
+        Variable("first", None, 0, (), 0.0, 2.0, layers=2),
+        Variable("second", None, 1, (), 0.0, 2.0, layers=1),
+    ]
+    space = Space((*of_term, variable("both", layers=1), variable("x"))).over([[layer], [head]])
 
-    assert len(space.coordinates((1.0, 1.0))) == size + 1
-    numbers = [0.75, 0.25, 0.5, 0.5][:size]
-    assert space.at([*numbers, 0.125]) == (value, 0.25)
+    assert len(space.coordinates((1.0, 1.0, 1.0, 1.0))) == 2 + 2 + 2 + 1
+    assert space.at([0.75, 0.25, 0.5, 0.0, 1.0, 0.5, 0.125]) == (
+        {"layers": [1.5, 0.5]},
+        {"layers": [1.0], "head": 0.0},
+        {"layers": [2.0], "head": 1.0},
+        0.25,
+    )
+
+
+def test_embeddings_have_a_number_where_they_are_merged() -> None:
+    space = Space((Variable("w", None, 0, (), 0.0, 2.0, layers=1),))
+
+    assert space.over([["model.embed_tokens.weight"]]).at([0.5, 0.25]) == (
+        {"layers": [1.0], "embeddings": 0.5},
+    )
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def run(
     asked = request.parse(data)
     with ExitStack() as stack:
         bench = open_bench(stack, asked, inputs, limits, known)
-        asked = replace(asked, space=asked.space.over(bench.candidates.touched))
+        asked = replace(asked, space=asked.space.over(bench.candidates.tensors))
         return _Search(asked, data["start"], bench, budget, tell).run()
 
 

@@ -83,11 +83,20 @@ class Space:
 
     variables: tuple[Variable, ...]
 
-    def over(self, tensors: Iterable[str]) -> Space:
-        """Return the space for recipes that change no other tensors: no number without effect."""
-        parts = {part_of(name) for name in tensors}
-        ends = tuple(end for end in ENDS if end in parts)
-        return Space(tuple(replace(one, ends=ends) for one in self.variables))
+    def over(self, tensors: Sequence[Iterable[str]]) -> Space:
+        """Return the space without numbers that change nothing; `tensors` are those of each term.
+
+        A term that has none outside the layers needs no number for them. What is left counts: an
+        evolution learns more slowly with every coordinate.
+        """
+        ends = [frozenset(map(part_of, names)) for names in tensors]
+        every = frozenset[str]().union(*ends)
+
+        def narrowed(one: Variable) -> Variable:
+            parts = every if one.term is None else ends[one.term]
+            return replace(one, ends=tuple(end for end in ENDS if end in parts))
+
+        return Space(tuple(map(narrowed, self.variables)))
 
     def at(self, coordinates: Sequence[float]) -> Point:
         """Return the point at coordinates, those of the first variable first."""
