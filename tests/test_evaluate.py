@@ -154,7 +154,7 @@ def test_an_answer_ends_at_any_end_token(base: Path) -> None:
 def test_batches_are_bounded_in_rows_tokens_and_padding() -> None:
     asks = [Ask((1,) * length, 10, "") for length in (*range(1, 40), 300, 301, 9000, 9001)]
 
-    found = list(generate.batches(asks))
+    found = list(generate.batches(asks, 32))
 
     assert sorted(index for batch in found for index in batch) == list(range(len(asks)))
     assert [len(batch) for batch in found] == [32, 7, 2, 1, 1]
@@ -163,7 +163,7 @@ def test_batches_are_bounded_in_rows_tokens_and_padding() -> None:
 def test_prompts_with_one_system_message_share_a_batch() -> None:
     asks = [Ask((1,) * length, 10, group) for length, group in ((5, "b"), (6, "a"), (1, "b"))]
 
-    assert list(generate.batches(asks)) == [[1, 2, 0]]
+    assert list(generate.batches(asks, 32)) == [[1, 2, 0]]
 
 
 @pytest.fixture

@@ -77,8 +77,8 @@ def answers(
     return tuple(found[index] for index in range(len(asks)))
 
 
-def batches(asks: Sequence[Ask], rows: int = _ROWS) -> Iterator[list[int]]:
-    """Yield the indices of asks that are answered together: alike in group, then in length."""
+def batches(asks: Sequence[Ask], rows: int) -> Iterator[list[int]]:
+    """Yield the indices of up to `rows` asks to answer together: alike in group and length."""
     order = sorted(range(len(asks)), key=lambda i: (asks[i].group, len(asks[i].tokens), i))
     batch: list[int] = []
     for index in order:

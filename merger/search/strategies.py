@@ -29,11 +29,12 @@ def cma_es(
 ) -> Proposals:
     """Propose `start` itself, then points by CMA-ES around it, one population at a time.
 
-    So what is found is never worse than what was declared. Covariance matrix adaptation (Hansen and
-    Ostermeier 2001) as the package `cmaes` has it, with the bounds of the space; `sigma` is the
-    first step as a share of each range. A population is 4 + ⌊3 ln d⌋ by default, d the number of
-    coordinates. When it has converged it starts again from `start` with a population of twice the
-    size (Auger and Hansen 2005, IPOP).
+    So what is found is never worse than what was declared. Each population is followed by its new
+    mean: a score of few prompts is partly luck, and the mean is what the best of them have in
+    common. Covariance matrix adaptation (Hansen and Ostermeier 2001) as the package `cmaes` has it,
+    with the bounds of the space; `sigma` is the first step as a share of each range. A population
+    is 4 + ⌊3 ln d⌋ by default, d the number of coordinates. When it has converged it starts again
+    from `start` with a population of twice the size (Auger and Hansen 2005, IPOP).
     """
     from cmaes import CMA
 
@@ -54,6 +55,7 @@ def cma_es(
             scores = yield [space.at([float(x) for x in one]) for one in asked]
             # The package looks for the least.
             optimizer.tell([(one, -score) for one, score in zip(asked, scores, strict=True)])
+            yield [space.at([float(x) for x in optimizer.mean])]
         size *= 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,22 @@ def synced(synced_once: Path, tmp_path: Path) -> Repository:
     return Repository(tmp_path / "models")
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory, _own_world: None) -> Path:
+    """Make the tables of MLflow once: dozens of migrations take seconds."""
+    from registry import tracking, tracking_place
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    tracking.create_store(f"{tracking_place.SQLITE}{file}")
+    return file
+
+
 @pytest.fixture
-def asked(repository: Repository) -> Repository:
+def asked(repository: Repository, empty_store: Path) -> Repository:
     """Return the example with a suite of two tasks, and one merge that is to be tuned on it."""
+    store = repository.root / ".registry/mlflow.db"
+    store.parent.mkdir()
+    shutil.copyfile(empty_store, store)
     suite = repository.root / "catalog/suites/texts"
     suite.mkdir(parents=True)
     for task in ("first", "second"):
