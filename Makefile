@@ -5,6 +5,8 @@ STAMP := .venv/.installed
 export HF_HUB_OFFLINE = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
+# Installed without bytecode, of which compiling all takes a minute: what is imported is kept then.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install base demo test lint bench clean
 
@@ -13,8 +15,6 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e ".[base,dev,lm-eval]" -c constraints.txt
-	@# pip compiles on one core; some packages ship files for other Pythons, which is no failure.
-	-$(BIN)/python -m compileall -q -j 2 .venv/lib >/dev/null
 	touch $(STAMP)
 
 # The base model of the repository's own catalog: downloaded once, converted here, digest checked.
