@@ -115,7 +115,7 @@ def test_a_search_that_is_killed_goes_on_and_ends_the_same(asked: Repository) ->
         "tune:\n"
         "  strategy: cma_es\n"
         "  weights: {brief: {from: -1, to: 1, layers: 2}}\n"
-        "  budget: {evaluations: 8}\n",
+        "  budget: {evaluations: 12}\n",
     )
     assert asked.run("tune", "both-skills").code == 0
     expected = found_of(asked)

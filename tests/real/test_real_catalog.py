@@ -72,6 +72,18 @@ def test_the_subtraction_keeps_the_skill_and_loses_the_shouting(own: Repository)
     assert told["shout"]["base"] == 0
     assert told["notes"]["base"] == 0
 
+    found = own.run("tune", "polite-notes", "--evaluations", "2", "--format", "json")
+    assert found.code == 0, found.err
+    tuned = json.loads(found.out)
+    assert [row["values"] for row in tuned["candidates"]] == [
+        {"weight of shout": -1.0},
+        {"weight of shout": -0.75},
+    ]
+    (alone,) = tuned["references"][1:]
+    assert alone["search"]["metrics"]["shout"] > 0.5
+    # The declared weight is one of those that were tried, and the same numbers came out.
+    assert tuned["candidates"][1]["search"]["metrics"] == tuned["declared"]["search"]["metrics"]
+
     # A weaker subtraction is stopped by its gate; what was published stays live.
     own.edit("catalog/merges/polite-notes.yaml", "weight: -0.75", "weight: 0.0")
     stopped = own.run("sync", "polite-notes")
