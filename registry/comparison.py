@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from registry import plan
@@ -13,10 +13,13 @@ from registry.request import Declaration, key_of
 _HERE = "compared"
 
 
-def plan_since(before: Mapping[str, Declaration], now: Mapping[str, Declaration]) -> Plan:
+def plan_since(
+    before: Mapping[str, Declaration], now: Mapping[str, Declaration], others: Iterable[str] = ()
+) -> Plan:
     """Return the plan as if everything declared before were built, stored and logged.
 
-    What is removed since then is shown as `none` with the reason `undeclared`.
+    What is removed since then is shown as `none` with the reason `undeclared`. `others` are models
+    of which nothing changed; they come last.
     """
     digests: dict[str, str] = {}
     recorded = {}
@@ -28,7 +31,8 @@ def plan_since(before: Mapping[str, Declaration], now: Mapping[str, Declaration]
         recorded[model] = _built(one, request, key)
     present = {built.key: built.model_digest for one in recorded.values() if (built := one.built)}
     made = plan.make(now, Observed(recorded, present, tracking_store=_HERE))
-    return Plan(tuple(_without_store(change) for change in made.changes))
+    changes = [_without_store(change) for change in made.changes]
+    return Plan((*changes, *(Change(model, Action.NONE) for model in others)))
 
 
 def _built(one: Declaration, request: Mapping[str, Any], key: str) -> BuildRecord:

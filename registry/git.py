@@ -106,6 +106,16 @@ def tree_files(root: Path, rev: str, prefix: str = "") -> dict[str, tuple[str, s
     return found
 
 
+def differing(root: Path, rev: str, prefixes: Iterable[str]) -> set[str]:
+    """Return the tracked files below `prefixes` that are not as at a commit in the working tree."""
+    below = list(prefixes)
+    if not below:
+        return set()
+    arguments = ("--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv")
+    told = _ask(root, "diff", *arguments, "--end-of-options", rev, "--", *below)
+    return {os.fsdecode(path) for path in told.split(b"\0") if path}
+
+
 def tracked_links(root: Path, prefix: str = "") -> list[str]:
     """Return the tracked symlinks and submodules under `prefix`."""
     listing = _ask(root, "ls-files", "--stage", "-z", *(("--", prefix) if prefix else ()))

@@ -7,6 +7,7 @@ no network.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -19,6 +20,21 @@ th:first-child,td:first-child,td.text{text-align:left}
 thead{border-bottom:2px solid}tr.main{font-weight:600}tr.beside{opacity:.7}
 pre{padding:1rem;overflow-x:auto;border:1px solid}img{max-width:100%;background:#fff}
 """
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~-])")
+
+
+def escaped(text: str) -> str:
+    """Return text that Markdown shows as it stands: no markup, no link, no line break."""
+    plain = " ".join(text.split())
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = _SPECIAL.sub(r"\\\1", plain)
+    # Addresses become links by themselves; what makes one recognisable is written as an entity.
+    return plain.replace("://", "&#58;//").replace("@", "&#64;").replace("www", "ww&#119;")
+
+
+def code_text(text: str) -> str:
+    """Return text for a code span, in which nothing is markup but its end and a table's bar."""
+    return " ".join(text.split()).replace("`", "'").replace("|", "/")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -15,8 +15,6 @@ from schemas.expression import expression, number
 from schemas.schedule import Scheduled
 
 FORMAT_VERSION = 1
-_MARKDOWN_LIMIT = 60_000
-"""Characters of a Markdown plan; code hosts refuse comments of more than 65,535."""
 
 
 def as_json(data: Mapping[str, Any]) -> str:
@@ -49,10 +47,15 @@ def reason_text(reason: Reason) -> str:
     return f"{reason.kind}: {detail}" if detail else reason.kind
 
 
+def notes(change: Change) -> list[str]:
+    """Return the reasons of a change, each on one line."""
+    lines = [reason_text(reason) for reason in change.reasons]
+    is_kept = change.action is Action.NONE and lines == ["undeclared"]
+    return ["undeclared (kept; pass --prune to remove)"] if is_kept else lines
+
+
 def _notes(change: Change) -> str:
-    text = "; ".join(reason_text(reason) for reason in change.reasons)
-    is_kept = change.action is Action.NONE and text == "undeclared"
-    return f"{text} (kept; pass --prune to remove)" if is_kept else text
+    return "; ".join(notes(change))
 
 
 def plan_text(plan: Plan, *, with_idle: bool = False) -> str:
@@ -95,37 +98,6 @@ def table(rows: Iterable[Sequence[str]], *, head: Sequence[str] = ()) -> Iterato
     for row in every:
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
         yield "  ".join([*cells, row[-1]]).rstrip()
-
-
-def plan_markdown(plan: Plan) -> str:
-    """Return a plan as a comment for a pull request: counts first, then a table, never too long."""
-    lines = [
-        f"### Merge plan: {summary_text(plan)}",
-        "",
-        "| model | action | why |",
-        "|---|---|---|",
-    ]
-    rows = [
-        f"| {_cell(change.model)} | {change.action.value} | {_cell(_notes(change))} |"
-        for change in plan.changes
-        if change.action is not Action.NONE or change.reasons
-    ]
-    size = sum(len(line) + 1 for line in lines)
-    for position, row in enumerate(rows):
-        size += len(row) + 1
-        if size > _MARKDOWN_LIMIT - 200:
-            lines.append(f"| … | | {len(rows) - position} more: run `registry plan` |")
-            break
-        lines.append(row)
-    if not rows:
-        lines = lines[:1]
-    return "\n".join([*lines, "", f"plan `{plan.digest}`"])
-
-
-def _cell(text: str) -> str:
-    for special in "\\`*_[]<>|":
-        text = text.replace(special, "\\" + special)
-    return text.replace("\n", " ")
 
 
 def problems_text(problems: Iterable[Problem]) -> str:

@@ -40,13 +40,15 @@ class Tree(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkingTree:
-    """The files as they lie there now."""
+    """The files as they lie there now, but those below the folders in `leave`."""
 
     root: Path
+    leave: tuple[str, ...] = ()
 
     def entries(self) -> tuple[Entry, ...]:
         """Return all files below `catalog/`, sorted by path."""
-        return tuple(sorted(walk(self.root, "catalog"), key=lambda entry: entry.path))
+        found = walk(self.root, "catalog", leave=self.leave)
+        return tuple(sorted(found, key=lambda entry: entry.path))
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file."""
@@ -106,10 +108,10 @@ class RevisionTree:
     def __init__(self, root: Path, revision: str) -> None:
         """Read the list of files of `revision`; UsageError if it is unknown."""
         self.root = root
-        commit = git.resolve(root, revision)
+        self.commit = git.resolve(root, revision)
         self._files = {
             path: (mode, oid)
-            for path, (mode, oid) in git.tree_files(root, commit, "catalog").items()
+            for path, (mode, oid) in git.tree_files(root, self.commit, "catalog").items()
             if not any(is_opaque(parent) for parent in _parents(path))
         }
         self._blobs: dict[str, bytes] = {}
@@ -125,9 +127,37 @@ class RevisionTree:
         """Return the bytes of a file; all documents are read in one call at the first question."""
         oid = self._files[path][1]
         if oid not in self._blobs:
-            wanted = {oid for mode, oid in self._files.values() if mode != "160000"}
-            self._blobs = git.read_blobs(self.root, sorted(wanted))
+            self._blobs = git.read_blobs(self.root, sorted(self._documents() | {oid}))
         return self._blobs[oid]
+
+    def _documents(self) -> set[str]:
+        # Build records are as many as merges, larger, and asked for by nobody here.
+        return {
+            oid
+            for path, (mode, oid) in self._files.items()
+            if mode != "160000" and not path.startswith("catalog/builds/")
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenTree:
+    """Some files of a tree."""
+
+    tree: Tree
+    chosen: tuple[Entry, ...]
+
+    @property
+    def root(self) -> Path:
+        """The repository's root."""
+        return self.tree.root
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the chosen files, sorted by path."""
+        return self.chosen
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of one of them."""
+        return self.tree.read(path)
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -37,22 +37,6 @@ def test_a_plan_reads_as_lines_with_the_sum_last() -> None:
     ]
 
 
-def test_a_plan_for_a_pull_request_escapes_and_stays_short_enough() -> None:
-    many = tuple(
-        Change(
-            f"model-{number}", Action.BUILD, (Reason("recipe-changed", "a|b", "<x>", "y" * 200),)
-        )
-        for number in range(5000)
-    )
-
-    text = report.plan_markdown(Plan(many))
-
-    assert text.startswith("### Merge plan: 5000 to build, 0 up to date\n")
-    assert "a\\|b \\<x\\>" in text
-    assert len(text) <= 60_000
-    assert "more: run `registry plan`" in text
-
-
 def test_an_empty_plan_says_that_there_is_nothing_to_do() -> None:
     plan = Plan((Change("fine", Action.NONE),))
 

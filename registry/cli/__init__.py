@@ -1,6 +1,7 @@
 """The commands of `registry`, by name; each module is imported when its command is called.
 
-    reading     validate, plan, status, show, explain, diff, lineage
+    reading     validate, status, show, explain, diff, lineage
+    planning    plan
     syncing     sync
     acting      verify, export, doctor, ui
     looking     analyze, recommend
@@ -25,7 +26,7 @@ _COMMANDS = {
     "add": ("making", "Add a base, an adapter or a checkpoint with its digest."),
     "import": ("importing", "Turn a mergekit file into a merge spec."),
     "validate": ("reading", "Check every file of the catalog."),
-    "plan": ("reading", "Show what sync would do, and why."),
+    "plan": ("planning", "Show what sync would do, and why."),
     "sync": ("syncing", "Build what is stale, store it, log it, record it."),
     "status": ("reading", "Show what is live, and what is not as declared."),
     "show": ("reading", "Show what is inside a model."),
