@@ -90,9 +90,14 @@ def resolve(root: Path, rev: str) -> str:
     done = _run(root, "rev-parse", *question) if rev and "\0" not in rev else None
     if done is not None and done.returncode == 0:
         return done.stdout.decode().strip()
-    names = _ask(root, "for-each-ref", "--format=%(refname:short)").decode(errors="replace").split()
     msg = f"expected a revision of {root.name}, found {rev!a}"
-    raise UsageError(msg, did_you_mean(rev, names))
+    raise UsageError(msg, did_you_mean(rev, ref_names(root)))
+
+
+def ref_names(root: Path) -> list[str]:
+    """Return the short names of all branches and tags."""
+    told = _ask(root, "for-each-ref", "--format=%(refname:short)")
+    return told.decode(errors="replace").split()
 
 
 def tree_files(root: Path, rev: str, prefix: str = "") -> dict[str, tuple[str, str]]:

@@ -8,6 +8,7 @@
     tuning      tune
     serving     bench-serving
     making      init, add
+    completing  completion
     importing   import mergekit
 
 Help texts stand here, so that `registry --help` imports nothing but click.
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 _COMMANDS = {
     "init": ("making", "Make a new catalog repository."),
@@ -43,6 +45,7 @@ _COMMANDS = {
     "verify": ("acting", "Compare stored bytes with their digests."),
     "doctor": ("acting", "Check that everything is here that a sync needs."),
     "ui": ("acting", "Open the MLflow pages on the configured store."),
+    "completion": ("completing", "Make a shell complete commands, models and adapters."),
 }
 
 
@@ -60,6 +63,15 @@ class _Lazy(click.Group):
         function = {"import": "importing"}.get(cmd_name, cmd_name.replace("-", "_"))
         command: click.Command = getattr(module, function)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=text)
+            for name, (_, text) in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

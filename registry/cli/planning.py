@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from registry import report
+from registry.cli.names import MODEL, REVISION
 from registry.cli.session import (
     REPORT_FORMATS,
     find_root,
@@ -25,9 +26,12 @@ from registry.spec import Catalog
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, type=MODEL, metavar="[MODEL]...")
 @click.option(
-    "--against", metavar="REV", help="Plan what changed since REV instead of what is stale."
+    "--against",
+    type=REVISION,
+    metavar="REV",
+    help="Plan what changed since REV instead of what is stale.",
 )
 @click.option("--format", "form", type=REPORT_FORMATS, default="text")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if changes are pending.")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from registry import report
+from registry.cli.names import MODEL, REVISION
 from registry.cli.session import (
     FORMATS,
     Session,
@@ -23,7 +24,12 @@ from registry.request import declare
 
 
 @click.command()
-@click.option("--against", metavar="REV", help="Also refuse changes of versions that stand at REV.")
+@click.option(
+    "--against",
+    type=REVISION,
+    metavar="REV",
+    help="Also refuse changes of versions that stand at REV.",
+)
 @click.option("--no-weights", is_flag=True, help="Skip the digests of weights; read headers only.")
 @click.option(
     "--format",
@@ -101,7 +107,7 @@ def status(directory: Path, form: str) -> int:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option("--format", "form", type=FORMATS, default="text")
 @click.pass_obj
 def show(directory: Path, model: str, form: str) -> int:
@@ -124,7 +130,7 @@ def _known(session: Session, model: str) -> BuildRecord | None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.pass_obj
 def explain(directory: Path, model: str) -> int:
     """Say why a model is stale, or that it is not, and what a gate said the last time."""
@@ -143,8 +149,8 @@ def explain(directory: Path, model: str) -> int:
 
 
 @click.command()
-@click.argument("model")
-@click.argument("revision", metavar="REV")
+@click.argument("model", type=MODEL)
+@click.argument("revision", type=REVISION, metavar="REV")
 @click.option("--format", "form", type=FORMATS, default="text")
 @click.pass_obj
 def diff(directory: Path, model: str, revision: str, form: str) -> int:
@@ -168,7 +174,7 @@ def diff(directory: Path, model: str, revision: str, form: str) -> int:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option("--format", "form", type=FORMATS, default="text")
 @click.pass_obj
 def lineage(directory: Path, model: str, form: str) -> int:
