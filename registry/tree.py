@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -163,3 +164,29 @@ class ChosenTree:
 def _parents(path: str) -> Iterator[str]:
     parts = path.split("/")
     return ("/".join(parts[:end]) for end in range(2, len(parts)))
+
+
+@dataclass(frozen=True, slots=True)
+class EditedTree:
+    """A tree in which some files have other bytes than they have."""
+
+    tree: Tree
+    edits: Mapping[str, bytes]
+
+    @property
+    def root(self) -> Path:
+        """The repository's root."""
+        return self.tree.root
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the same files, the edited ones known by their new bytes."""
+        return tuple(
+            Entry(one.path, f"edited {sha256(self.edits[one.path]).hexdigest()}")
+            if one.path in self.edits
+            else one
+            for one in self.tree.entries()
+        )
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file."""
+        return self.edits[path] if path in self.edits else self.tree.read(path)

@@ -51,7 +51,7 @@ def test_outside_a_repository_no_name_is_offered_and_nothing_is_said(tmp_path: P
 def test_bash_completes_a_model_after_the_script_was_read(repository: Repository) -> None:
     script = repository.run("completion", "bash").out
     asked = (
-        'COMP_WORDS=(registry show both); COMP_CWORD=2; _registry_completion registry both show\n'
+        "COMP_WORDS=(registry show both); COMP_CWORD=2; _registry_completion registry both show\n"
         'printf "%s\\n" "${COMPREPLY[@]}"\n'
     )
     tools = Path(sys.executable).parent

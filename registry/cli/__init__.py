@@ -8,6 +8,7 @@
     tuning      tune
     serving     bench-serving
     making      init, add
+    recalling   recall
     completing  completion
     importing   import mergekit
 
@@ -45,6 +46,7 @@ _COMMANDS = {
     "verify": ("acting", "Compare stored bytes with their digests."),
     "doctor": ("acting", "Check that everything is here that a sync needs."),
     "ui": ("acting", "Open the MLflow pages on the configured store."),
+    "recall": ("recalling", "Take an ingredient back, and rebuild what can do without it."),
     "completion": ("completing", "Make a shell complete commands, models and adapters."),
 }
 
