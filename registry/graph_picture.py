@@ -40,11 +40,11 @@ _LIGHT = {
     ".revoked .kind": "fill:#b00020",
 }
 _DARK = {
-    ".paper": "fill:#15181b",
+    ".paper": "fill:#121212",
     "text": "fill:#e8e8e8",
     ".kind,.key": "fill:#b5b5b5",
     ".box": "fill:#22272c;stroke:#8a97a3",
-    ".chip": "fill:#15181b",
+    ".chip": "fill:#121212",
     ".line": "stroke:#6cb8ea",
     ".tip": "fill:#6cb8ea",
     ".base .line": "stroke:#77828c",

@@ -55,10 +55,13 @@ class Impact:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A live model that holds a build of a merge of which nobody knows any more what it is."""
+    """A live model of which it cannot be told what it contains.
+
+    `part` is a build of a merge in it that nobody knows any more; None if no record can be read.
+    """
 
     model: str
-    part: Node
+    part: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)

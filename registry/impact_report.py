@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from html import escape
 from typing import Any
 
 from registry import graph_picture, page
@@ -25,6 +24,7 @@ from registry.lineage_report import (
     sign_word,
     steps,
     table,
+    way_of,
     weight_of,
 )
 from registry.report import short, weight_text
@@ -68,6 +68,9 @@ def summary(one: Impact) -> str:
 
 def _unknown(unknown: Iterable[Open]) -> Iterator[str]:
     for one in unknown:
+        if one.part is None:
+            yield f"{one.model} has a record that cannot be read"
+            continue
         part = f"{one.part.label} {short(one.part.digest)}"
         yield f"{one.model} holds an earlier build of {part}, of which nothing is known any more"
 
@@ -78,7 +81,10 @@ def as_data(found: Iterable[Impact], unknown: Iterable[Open]) -> dict[str, Any]:
         "ingredients": [
             {**node_data(one.node), "models": [_use_data(use) for use in one.uses]} for one in found
         ],
-        "unknown": [{"model": one.model, "holds": node_data(one.part)} for one in unknown],
+        "unknown": [
+            {"model": one.model, "holds": node_data(one.part) if one.part else None}
+            for one in unknown
+        ],
     }
 
 
@@ -141,4 +147,4 @@ def _table(one: Impact, link: Link) -> str:
 
 def _cells(way: Way) -> tuple[str, str, str, str]:
     path = way.path
-    return way.where, sign_word(path.sign), weight_of(path), escape(steps(path, "−"))
+    return way.where, sign_word(path.sign), weight_of(path), way_of(path)

@@ -29,7 +29,7 @@ def text(graph: Graph) -> str:
     """Return the ingredients of a model as a tree with signed weights; a merge is told once."""
     model, parts = graph.nodes[-1], graph.parts()
     head = f"{model.name} = {model.expression or '?'}  {short(model.digest)}"
-    rest = [] if model.digest else ["not built: as declared"]
+    rest = [] if model.digest else ["as declared, not as built"]
     return "\n".join([head, *_branches(model, "+", "", parts, set()), *rest])
 
 
@@ -73,12 +73,12 @@ def node_notes(node: Node) -> Iterator[str]:
         yield "an earlier build"
 
 
-def steps(path: Path, minus: str = "-") -> str:
+def steps(path: Path) -> str:
     """Return a way down as text: `+0.5 polite-notes > -0.75 shout@1`."""
-    return " > ".join(_step(edge, minus) for edge in path.edges)
+    return " > ".join(_step(edge) for edge in path.edges)
 
 
-def _step(edge: Edge, minus: str) -> str:
+def _step(edge: Edge, minus: str = "-") -> str:
     factor = "" if edge.part.kind == "base" else factor_text(edge.whole.factor)
     numbers = [one for one in (factor, weight_text(edge.weight)) if one]
     weight = " · ".join(numbers).replace("-", minus)
@@ -138,7 +138,7 @@ def path_data(path: Path) -> dict[str, Any]:
 def html(graph: Graph, catalog: Catalog, link: Link = no_link) -> str:
     """Return the lineage as one page: the drawing, and the same facts as a table."""
     model = graph.nodes[-1]
-    state = f"As built: {model.digest}" if model.digest else "Not built: as declared."
+    state = f"As built: {model.digest}" if model.digest else "As declared, not as built."
     title = f"{model.name}: lineage"
     return page.html_page(
         title,
@@ -175,7 +175,8 @@ def _table(graph: Graph, catalog: Catalog, link: Link) -> str:
             _about(catalog.ingredients.get(part.id), _description(part, catalog)),
         )
         for path in one.paths:
-            told = (sign_word(path.sign), weight_of(path), escape(_by_way_of(path)))
+            way = way_of(path) if len(path.edges) > 1 else "directly"
+            told = (sign_word(path.sign), weight_of(path), way)
             rows.append((*first, *told, *last))
         if more := one.count - len(one.paths):
             rows.append((*first, sign_word(one.sign), "", f"{more} more ways", *last))
@@ -191,8 +192,9 @@ def _states(node: Node) -> list[str]:
     return [note for note in node_notes(node) if not note.startswith("REVOKED")]
 
 
-def _by_way_of(path: Path) -> str:
-    return steps(path, "−") if len(path.edges) > 1 else "directly"
+def way_of(path: Path) -> str:
+    """Return a way down for a page, broken only between its steps."""
+    return " &gt; ".join(f"<span>{escape(_step(edge, '−'))}</span>" for edge in path.edges)
 
 
 def _about(known: Ingredient | None, description: str) -> str:
@@ -224,14 +226,14 @@ def digest(whole: str) -> str:
 def sign_word(sign: str) -> str:
     """Return a sign with its word: colour and one character are easily missed."""
     words = {"+": "+ added", "-": "− subtracted", "±": "± both", "0": "0 nothing"}
-    return words.get(sign, "–")
+    return f"<span>{words.get(sign, '–')}</span>"
 
 
 def weight_of(path: Path) -> str:
-    """Return the weight of the whole way; of a direct schedule its ends."""
-    if len(path.edges) == 1 and path.edges[0].whole.factor == 1:
-        return graph_picture.signed(path.edges[0].weight) or "–"
-    return graph_picture.signed(path.weight) or "–"
+    """Return the weight of the whole way for a page; of a direct schedule its ends."""
+    is_direct = len(path.edges) == 1 and path.edges[0].whole.factor == 1
+    weight = path.edges[0].weight if is_direct else path.weight
+    return f"<span>{escape(graph_picture.signed(weight)) or '–'}</span>"
 
 
 def table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -22,6 +22,7 @@ pre{padding:1rem;overflow-x:auto;border:1px solid}img{max-width:100%;background:
 table.facts th,table.facts td{text-align:left;vertical-align:top}
 table.facts code{word-break:break-all}table.facts td:has(code){min-width:12rem}
 table.facts td:last-child{overflow-wrap:anywhere;min-width:14rem}
+table.facts span{white-space:nowrap}
 """
 
 

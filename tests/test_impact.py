@@ -172,3 +172,20 @@ def test_impact_of_nothing_is_wrong_usage(repository: Repository) -> None:
     assert (unknown.code, unknown.out) == (64, "")
     assert "no adapter brif\n  hint: did you mean brief" in unknown.err
     assert wrong.code == 64
+
+
+def test_a_record_that_cannot_be_read_is_said_and_not_taken_for_nothing(
+    repository: Repository,
+) -> None:
+    builds = repository.root / "catalog/builds"
+    builds.mkdir(exist_ok=True)
+    (builds / "both-skills.json").write_text("{}")
+
+    down = repository.run("impact", "adapter", "formal")
+    data = json.loads(repository.run("impact", "adapter", "formal", "--format", "json").out)
+    up = repository.run("lineage", "both-skills")
+
+    assert "  not known: both-skills has a record that cannot be read" in down.out.splitlines()
+    assert data["unknown"] == [{"model": "both-skills", "holds": None}]
+    assert up.code == 0
+    assert "both-skills: its record cannot be read; this is what is declared" in up.err

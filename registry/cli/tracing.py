@@ -9,8 +9,9 @@ import click
 from registry import ancestry, report
 from registry.cli.session import Session, open_session, write_output
 from registry.errors import UsageError
-from registry.impact import KINDS
+from registry.impact import KINDS, Open
 from registry.lineage import Known, Node
+from registry.record import UnreadableRecord
 
 GRAPH_FORMATS = click.Choice(["text", "json", "svg", "html"])
 _OUTPUT = click.Path(path_type=Path, dir_okay=False)
@@ -27,8 +28,10 @@ def lineage(directory: Path, model: str, form: str, output: Path | None) -> int:
     from registry.lineage import ingredients
 
     session = open_session(directory)
-    live = _live(session)
     session.require([model], also=session.recorded)
+    live, unread = _live(session)
+    if model in unread:
+        click.echo(f"{model}: its record cannot be read; this is what is declared", err=True)
     known = live if model in live.requests else _declared(session)
     if model not in known.requests:
         msg = f"{model} has no readable record and is not declared"
@@ -62,10 +65,11 @@ def impact(directory: Path, kind: str, name: str, form: str, output: Path | None
     from registry import impact_report
 
     session = open_session(directory)
-    world = impacts.look(_live(session), _declared(session))
+    live, unread = _live(session)
+    world = impacts.look(live, _declared(session))
     targets = impacts.find(kind, name, world, _given(session))
     found = [impacts.impact(node, world) for node in targets]
-    unknown = impacts.unknown(world)
+    unknown = [*map(Open, unread), *impacts.unknown(world)]
     if form == "json":
         told = report.as_json(impact_report.as_data(found, unknown))
     elif form == "svg":
@@ -78,9 +82,11 @@ def impact(directory: Path, kind: str, name: str, form: str, output: Path | None
     return 0
 
 
-def _live(session: Session) -> Known:
+def _live(session: Session) -> tuple[Known, list[str]]:
+    """Return what is known of what is live, and the models whose record cannot be read."""
     recorded = session.observed().recorded
-    return ancestry.live(recorded, session.loaded.catalog, session.store.cache)
+    unread = [name for name, one in recorded.items() if isinstance(one, UnreadableRecord)]
+    return ancestry.live(recorded, session.loaded.catalog, session.store.cache), unread
 
 
 def _declared(session: Session) -> Known:

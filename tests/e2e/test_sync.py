@@ -166,7 +166,7 @@ def test_a_live_model_contains_the_earlier_build_that_it_was_made_of(synced: Rep
     page = client_of(synced).download_artifacts(run, "lineage/lineage.html")
     html = Path(page).read_text("utf-8")
     assert html.count("<svg ") == 1
-    assert "−0.5 both-skills &gt; +0.8 brief@2" in html
+    assert "<span>−0.5 both-skills</span> &gt; <span>+0.8 brief@2</span>" in html
     shutil.rmtree(synced.root / ".dvc/cache/registry/keys")
     told = synced.run("impact", "adapter", "brief@2").out
     assert "not known: outer holds an earlier build of merge both-skills sha256:" in told
