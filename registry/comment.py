@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from registry import estimate, page, report
+from registry.comparison import Affected
 from registry.estimate import Estimate
 from registry.plan import Action, Change, Plan
 from registry.request import Declaration
@@ -39,23 +40,6 @@ _GATES = {
 _ESTIMATED = (
     "Seconds and memory are those of {} before, by bytes read, without evaluation. `–`: not known."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A model that contains an ingredient: how, as `−0.5` or `+0.4 by way of polite-notes`."""
-
-    model: str
-    how: str
-
-
-@dataclass(frozen=True, slots=True)
-class Affected:
-    """An ingredient that changed, what changed of it, and every model that contains it."""
-
-    label: str
-    change: str
-    users: tuple[Use, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,11 @@ th,td{padding:.25rem .7rem;text-align:right;font-variant-numeric:tabular-nums}
 th:first-child,td:first-child,td.text{text-align:left}
 thead{border-bottom:2px solid}tr.main{font-weight:600}tr.beside{opacity:.7}
 pre{padding:1rem;overflow-x:auto;border:1px solid}img{max-width:100%;background:#fff}
+.wide{overflow-x:auto;margin:1rem 0}table.facts{display:table;margin:0}
+table.facts th,table.facts td{text-align:left;vertical-align:top}
+table.facts code{word-break:break-all}table.facts td:has(code){min-width:12rem}
+table.facts td:last-child{overflow-wrap:anywhere;min-width:14rem}
+table.facts span{white-space:nowrap}
 """
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~-])")
 

@@ -1,4 +1,4 @@
-"""Plans, problems, lineage and results as text, JSON or Markdown. Computes none of them."""
+"""Plans, problems and results as text, JSON or Markdown. Computes none of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.errors import Problem
-from registry.lineage import Node
 from registry.plan import Action, Change, Plan, Reason
 from registry.record import BuildRecord, UnreadableRecord
 from schemas.expression import expression, number
@@ -128,20 +127,11 @@ def weight_text(weight: Scheduled | None) -> str:
     return f"{'+' if weight >= 0 else ''}{number(weight)}"
 
 
-def lineage_text(node: Node) -> str:
-    """Return the ingredients of a model as a tree with signed weights."""
-    head = f"{node.name} = {node.expression}  {short(node.digest)}"
-    return "\n".join([head, *_branches(node, "")])
-
-
-def _branches(node: Node, indent: str) -> Iterator[str]:
-    for position, term in enumerate(node.terms):
-        is_last = position == len(node.terms) - 1
-        weight = f"{weight_text(term.weight)} " if term.weight is not None else ""
-        sign = "  (subtracted)" if term.is_negative else ""
-        line = f"{weight}{term.label}{sign}  {short(term.digest)}"
-        yield f"{indent}{'└─ ' if is_last else '├─ '}{line}"
-        yield from _branches(term, indent + ("   " if is_last else "│  "))
+def factor_text(factor: Scheduled) -> str:
+    """Return the lambda of a merge: `λ 0.5`, nothing where it is 1."""
+    if factor == 1:
+        return ""
+    return f"λ {weight_text(factor) if isinstance(factor, Mapping) else number(factor)}"
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 from registry import comment
-from registry.comment import Affected, Review, Use
+from registry.comment import Review
+from registry.comparison import Affected, Use
 from registry.estimate import Estimate
 from registry.plan import Action, Change, Plan, Reason
 from registry.request import Declaration

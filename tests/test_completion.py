@@ -31,6 +31,9 @@ def offered(repository: Repository, line: str) -> list[str]:
         ("registry sync both-skills ave", ["average"]),
         ("registry plan --against ma", ["main"]),
         ("registry diff average v", ["v1"]),
+        ("registry impact adapter form", ["formal@1"]),
+        ("registry recall base t", ["tiny-llama"]),
+        ("registry impact merge av", ["average"]),
         ("registry show nothing-like-it", []),
     ],
 )

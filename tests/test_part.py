@@ -192,3 +192,71 @@ def test_the_ingredients_at_a_revision_are_read_without_the_merges(many: Reposit
 
     assert {one.name for one in found.catalog.ingredients.values()} >= {"brief", "formal"}
     assert not found.catalog.merges
+
+
+def affected(many: Repository) -> dict[str, tuple[str, dict[str, str]]]:
+    found = part.since(many.root, Index(many.root), "HEAD")
+    before, now = found.before.catalog, found.now.catalog
+    told = comparison.affected(before, now, declare(now).values())
+    return {one.label: (one.change, {use.model: use.how for use in one.users}) for one in told}
+
+
+def test_a_revoked_ingredient_is_told_with_every_model_that_contains_it(many: Repository) -> None:
+    (many.root / MERGES / "minus.yaml").write_text(merge("minus", "{merge: two, weight: -0.5}"))
+    twice = "{merge: one}\n    - {adapter: brief, version: 1, weight: -2}"
+    (many.root / MERGES / "twice.yaml").write_text(merge("twice", twice))
+    revoke(many)
+
+    assert affected(many) == {
+        "adapter brief@1": (
+            "revoked: data withdrawn",
+            {
+                "formal-not-brief": "−0.5",
+                "one": "+1",
+                "two": "+0.5 by way of one",
+                "three": "+0.25 by way of two > one",
+                "minus": "−0.25 by way of two > one",
+                "spelt": "+1",
+                "twice": "+1 by way of one and −2",
+            },
+        )
+    }
+
+
+def test_a_new_version_is_told_with_those_that_do_not_have_it(many: Repository) -> None:
+    add_version(many)
+
+    # `one` has it, and so have `two` and `three`; `spelt` and the example's four have others.
+    told = affected(many)
+    assert told.keys() == {"adapter brief@3"}
+    change, users = told["adapter brief@3"]
+    assert change == "added; 5 models have another version"
+    assert set(users) == {"one", "two", "three"}
+
+
+def test_a_removed_version_another_digest_and_an_end_of_a_revocation_are_told(
+    many: Repository,
+) -> None:
+    revoke(many)
+    shutil.copytree(many.root / "catalog/adapters/brief/1", many.root / "catalog/adapters/brief/4")
+    many.edit("catalog/adapters/brief/4/adapter.yaml", "version: 1", "version: 4")
+    many.commit("revoked")
+    shutil.rmtree(many.root / "catalog/adapters/brief/4")
+    many.edit("catalog/adapters/brief/1/adapter.yaml", "revoked: {reason: data withdrawn}\n", "")
+    change_base(many)
+
+    told = affected(many)
+
+    assert told["adapter brief@4"] == ("removed", {})
+    assert told["adapter brief@1"][0] == "no longer revoked"
+    change, users = told["base tiny-llama"]
+    assert change.startswith("digest sha256:")
+    assert change.endswith("-> sha256:" + "0" * 64)
+    assert users["three"] == "as its base"
+
+
+def test_a_changed_description_affects_nobody(many: Repository) -> None:
+    path = many.root / "catalog/adapters/brief/1/adapter.yaml"
+    path.write_text(path.read_text("utf-8") + "license: mit\n")
+
+    assert affected(many) == {}

@@ -1,10 +1,10 @@
-"""Rendered plans in full, and lineage as a tree."""
+"""Rendered plans in full."""
 
 from __future__ import annotations
 
 import pytest
 
-from registry import lineage, report
+from registry import report
 from registry.plan import Action, Change, Plan, Reason
 from schemas.expression import expression
 
@@ -81,33 +81,3 @@ def recipe(method: str, *terms: dict[str, object], **parameters: object) -> dict
 )
 def test_a_recipe_reads_as_an_expression(one: dict[str, object], expected: str) -> None:
     assert expression("base", one) == expected
-
-
-def test_lineage_is_a_tree_with_signed_weights_at_any_depth() -> None:
-    base = {"kind": "base", "name": "base", "digest": "sha256:" + "0" * 64}
-    arithmetic = {"lambda": 1, "normalize": False}
-    requests = {
-        "inner": {"base": base, "recipe": recipe("linear", term("a", 1), term("b", 1))},
-        "outer": {
-            "base": base,
-            "recipe": recipe(
-                "task_arithmetic", term("inner", 0.5, "merge"), term("c", -1), **arithmetic
-            ),
-        },
-    }
-
-    node = lineage.ingredients("outer", requests, {"outer": "sha256:" + "f" * 64})
-
-    assert report.lineage_text(node).splitlines() == [
-        "outer = base + 0.5·inner − 1·c@1  sha256:ffffffffffff…",
-        "├─ base base  sha256:000000000000…",
-        "├─ +0.5 merge inner  sha256:iiiiiiiiiiii…",
-        "│  ├─ base base  sha256:000000000000…",
-        "│  ├─ +1 adapter a@1  sha256:aaaaaaaaaaaa…",
-        "│  └─ +1 adapter b@1  sha256:bbbbbbbbbbbb…",
-        "└─ -1 adapter c@1  (subtracted)  sha256:cccccccccccc…",
-    ]
-    assert [(one.label, path) for one, path in lineage.deeper(node)] == [
-        ("adapter a@1", "inner > a@1"),
-        ("adapter b@1", "inner > b@1"),
-    ]

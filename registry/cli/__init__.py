@@ -1,7 +1,8 @@
 """The commands of `registry`, by name; each module is imported when its command is called.
 
-    reading     validate, status, show, explain, diff, lineage
+    reading     validate, status, show, explain, diff
     planning    plan
+    tracing     lineage, impact
     syncing     sync
     acting      verify, export, doctor, ui
     looking     analyze, recommend
@@ -35,7 +36,8 @@ _COMMANDS = {
     "show": ("reading", "Show what is inside a model."),
     "explain": ("reading", "Say why a model is stale, or that it is not."),
     "diff": ("reading", "Show what changed in a model since a revision."),
-    "lineage": ("reading", "Show the ingredients of a model at any depth."),
+    "lineage": ("tracing", "Show the ingredients of a model at any depth."),
+    "impact": ("tracing", "Show which models contain an ingredient, at any depth."),
     "analyze": ("looking", "Show how terms agree and what a merge leaves of them."),
     "recommend": ("looking", "Propose a recipe for adapters, and say why."),
     "quality": ("judging", "Show what a model gained over its base and kept of its parts."),

@@ -55,13 +55,15 @@ MODEL = _Model()
 REVISION = _Revision()
 
 
-def ingredients(ctx: click.Context, kind: str, incomplete: str) -> list[CompletionItem]:
-    """Return the bases, or the versions of adapters and checkpoints, that begin so."""
+def of_kind(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of the kind that the command's argument `kind` says."""
+    kind = str(ctx.params.get("kind", ""))
+    if kind == "merge":
+        return MODEL.shell_complete(ctx, _, incomplete)
     if (root := _root(ctx)) is None:
         return []
     if kind == "base":
-        return _items(
-            (file.parent.name for file in root.glob("catalog/bases/*/base.yaml")), incomplete
-        )
-    files = root.glob(f"catalog/{kind}s/*/*/{kind}.yaml")
-    return _items((f"{file.parent.parent.name}@{file.parent.name}" for file in files), incomplete)
+        files = root.glob("catalog/bases/*/base.yaml")
+        return _items((file.parent.name for file in files), incomplete)
+    folders = (file.parent for file in root.glob(f"catalog/{kind}s/*/*/{kind}.yaml"))
+    return _items((f"{one.parent.name}@{one.name}" for one in folders), incomplete)

@@ -110,7 +110,7 @@ def _since(root: Path, revision: str) -> _Planned:
 
 
 def _comment(planned: _Planned, made: Plan) -> str:
-    from registry import comment, estimate, observation
+    from registry import comment, comparison, estimate, observation
 
     catalog, declared = planned.now()
     sizes = {
@@ -120,11 +120,15 @@ def _comment(planned: _Planned, made: Plan) -> str:
     }
     shown = [change.model for change in made.changes if change.is_pending]
     before = observation.builds_before(planned.root, shown)
+    affected: tuple[comparison.Affected, ...] = ()
+    if planned.before:
+        affected = comparison.affected(planned.before, catalog, declared.values())
     return comment.text(
         comment.Review(
             plan=made,
             declared=declared,
             estimates=estimate.estimates(declared.values(), sizes, before),
+            affected=affected,
             since=planned.since,
         )
     )

@@ -1,10 +1,9 @@
-"""Commands that change nothing: validate, status, show, explain, diff, lineage."""
+"""Commands that change nothing: validate, status, show, explain, diff."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,9 +16,9 @@ from registry.cli.session import (
     load_revision,
     open_session,
 )
-from registry.errors import InvalidCatalog, UsageError
+from registry.errors import InvalidCatalog
 from registry.index import Index
-from registry.record import BuildRecord, Built
+from registry.record import BuildRecord
 from registry.request import declare
 
 
@@ -170,33 +169,4 @@ def diff(directory: Path, model: str, revision: str, form: str) -> int:
         click.echo(f"{model}: {report.reason_text(reason)}")
     count = len(reasons)
     click.echo(f"{count} difference{'' if count == 1 else 's'} since {revision}")
-    return 0
-
-
-@click.command()
-@click.argument("model", type=MODEL)
-@click.option("--format", "form", type=FORMATS, default="text")
-@click.pass_obj
-def lineage(directory: Path, model: str, form: str) -> int:
-    """Show the ingredients of a model at any depth, as built (as declared if it is not)."""
-    from registry import lineage as graph
-
-    session = open_session(directory)
-    recorded = session.observed().recorded
-    session.require([model], also=recorded)
-    requests: dict[str, Any] = {one.model: one.request for one in session.declared.values()}
-    digests = {}
-    for name, one in recorded.items():
-        built: Built | None = one.built if isinstance(one, BuildRecord) else None
-        if built:
-            requests[name] = built.request
-            digests[name] = built.model_digest
-    if model not in requests:
-        msg = f"{model} has no readable record and is not declared"
-        raise UsageError(msg)
-    node = graph.ingredients(model, requests, digests)
-    if form == "json":
-        click.echo(report.as_json({"model": node.as_data()}))
-    else:
-        click.echo(report.lineage_text(node))
     return 0

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem
 
 from registry.cli import names
 from registry.cli.session import open_session
@@ -15,13 +14,9 @@ from registry.spec import Ingredient
 from registry.tree import WorkingTree
 
 
-def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return names.ingredients(ctx, str(ctx.params.get("kind", "")), incomplete)
-
-
 @click.command()
 @click.argument("kind", type=click.Choice(["adapter", "checkpoint", "base"]))
-@click.argument("reference", metavar="NAME@VERSION", shell_complete=_complete)
+@click.argument("reference", metavar="NAME@VERSION", shell_complete=names.of_kind)
 @click.option("--reason", required=True, help="Why; kept in the catalog, shown by every plan.")
 @click.pass_obj
 def recall(directory: Path, kind: str, reference: str, reason: str) -> int:
