@@ -67,6 +67,10 @@ def node_notes(node: Node) -> Iterator[str]:
     """Yield what is special about a node."""
     if node.revoked:
         yield f"REVOKED: {' '.join(node.revoked.split())}"
+    yield from _states(node)
+
+
+def _states(node: Node) -> Iterator[str]:
     if node.is_open:
         yield "a build of which nothing is known any more"
     elif node.is_older:
@@ -186,10 +190,6 @@ def _table(graph: Graph, catalog: Catalog, link: Link) -> str:
 def _description(node: Node, catalog: Catalog) -> str:
     spec = catalog.merges.get(node.name) if node.kind == "merge" else None
     return "; ".join([*([spec.description] if spec and spec.description else []), *_states(node)])
-
-
-def _states(node: Node) -> list[str]:
-    return [note for note in node_notes(node) if not note.startswith("REVOKED")]
 
 
 def way_of(path: Path) -> str:

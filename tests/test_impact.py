@@ -87,6 +87,22 @@ def test_live_and_declared_that_contain_each_other_are_drawn_all_the_same() -> N
     assert svg.count('class="box"') == 3
 
 
+def test_of_more_ways_than_are_told_each_is_still_told_right() -> None:
+    names = [f"m{number:02}" for number in range(30)]
+    inner = {name: request(adapter("a")) for name in names}
+    pinned = [merge(name, of=digest("m")) for name in names]
+    # A record has its terms in another order than the spec, and here three terms less.
+    built = live(**inner, top=request(*pinned[:2:-1]))
+    wanted = declared(**inner, top=request(*map(merge, names)))
+
+    use = of("a@1", built, wanted).uses[-1]
+
+    wheres = {way.path.names[1]: way.where for way in use.ways}
+    expected = {name: "declared" if name in names[:3] else "both" for name in names}
+    assert wheres == {name: expected[name] for name in wheres}
+    assert len(use.ways) + use.more == 30
+
+
 def test_a_base_is_named_once_by_every_model() -> None:
     wanted = declared(inner=INNER, outer=request(merge("inner")))
 

@@ -131,6 +131,16 @@ def test_exponentially_many_ways_are_counted_and_the_first_are_told() -> None:
     assert f"{2**40 - PATHS} more ways" in lineage_report.html(graph, NOTHING)
 
 
+def test_merges_may_be_nested_deeply() -> None:
+    requests = {f"m{n}": request(merge(f"m{n - 1}", -1.0)) for n in range(1, 300)}
+
+    graph = ingredients("m299", Known({"m0": request(adapter("a")), **requests}))
+
+    assert told(graph)[-1][1:3] == ("-", -1.0)
+    assert "adapter a@1  (subtracted)" in lineage_report.text(graph)
+    assert "adapter a</th>" in lineage_report.html(graph, NOTHING)
+
+
 NOTHING = Catalog(Settings("none"), {}, {}, {})
 
 
