@@ -177,12 +177,12 @@ def _drawn(target: Node, world: World) -> Graph:
     What is only live, or only declared, is noted at its edges.
     """
     nodes = {_plain(target): None}
-    edges: dict[tuple[Node, Node, str], Edge] = {}
+    edges: dict[tuple[Node, Node, str, str], Edge] = {}
     for note, graph in (("live", world.live), ("declared", world.declared)):
         for one in _upward(graph, target):
             edge = Edge(_plain(one.part), _plain(one.whole), one.weight, note)
             nodes |= {edge.part: None, edge.whole: None}
-            key = edge.part, edge.whole, repr(edge.weight)
+            key = edge.part, edge.whole, repr(edge.weight), repr(edge.whole.factor)
             is_both = edges.setdefault(key, edge).note != note
             edges[key] = replace(edge, note="") if is_both else edge
     return Graph(tuple(nodes), tuple(edges.values()))

@@ -13,7 +13,7 @@ from typing import Any
 from registry import graph_picture, page
 from registry.containment import Containment, Path, contents
 from registry.graph_picture import Link, no_link
-from registry.lineage import Edge, Graph, Node, times
+from registry.lineage import Edge, Graph, Node, sign_of, times
 from registry.report import factor_text, short, weight_text
 from registry.spec import Catalog, Ingredient
 
@@ -56,8 +56,8 @@ def _notes(edge: Edge, in_all: str, *, is_told: bool) -> Iterator[str]:
             yield "subtracted"
         elif in_all == "±":
             yield "added and subtracted"
-        elif in_all == "+" and edge.is_negative:
-            yield "added: what takes it away is subtracted"
+        elif in_all == "+" and edge.weight is not None and sign_of(edge.weight) == "-":
+            yield "added in all"
     yield from node_notes(edge.part)
     if is_told:
         yield "as above"

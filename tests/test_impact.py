@@ -78,6 +78,17 @@ def test_the_drawing_notes_at_an_edge_what_is_only_live_or_only_declared() -> No
     assert [svg.count(label) for label in labels] == [1, 1, 1]
 
 
+def test_the_same_weight_under_another_lambda_is_another_edge() -> None:
+    built = live(one=request(adapter("a"), factor=-1.0))
+    wanted = declared(one=request(adapter("a")))
+
+    found = of("a@1", built, wanted)
+
+    assert rows(found) == [("one", "live", "-", -1.0), ("one", "declared", "+", 1.0)]
+    svg = impact_report.drawing([found])
+    assert [svg.count(label) for label in (">+1 · λ live<", ">+1 declared<")] == [1, 1]
+
+
 def test_live_and_declared_that_contain_each_other_are_drawn_all_the_same() -> None:
     built = live(one=request(adapter("a")), two=request(merge("one", of=digest("o"))))
     wanted = declared(two=request(adapter("a")), one=request(merge("two")))
