@@ -66,8 +66,13 @@ def _notes(edge: Edge, in_all: str, *, is_told: bool) -> Iterator[str]:
 def node_notes(node: Node) -> Iterator[str]:
     """Yield what is special about a node."""
     if node.revoked:
-        yield f"REVOKED: {' '.join(node.revoked.split())}"
+        yield f"REVOKED: {_on_one_line(node.revoked)}"
     yield from _states(node)
+
+
+def _on_one_line(free: str) -> str:
+    """Return free text without what moves a terminal's cursor or changes its colours."""
+    return " ".join("".join(one if one.isprintable() else " " for one in free).split())
 
 
 def _states(node: Node) -> Iterator[str]:
@@ -174,7 +179,7 @@ def _table(graph: Graph, catalog: Catalog, link: Link) -> str:
             "–" if part.version is None else str(part.version),
         )
         last = (
-            escape(" ".join(part.revoked.split())) or "no",
+            escape(_on_one_line(part.revoked)) or "no",
             digest(part.digest),
             _about(catalog.ingredients.get(part.id), _description(part, catalog)),
         )

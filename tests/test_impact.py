@@ -172,7 +172,9 @@ def test_what_does_not_exist_is_wrong_usage(kind: str, name: str, message: str, 
 def test_impact_of_a_revoked_adapter_gives_the_reason(repository: Repository) -> None:
     file = "catalog/adapters/brief/2/adapter.yaml"
     path = repository.root / file
-    path.write_text(path.read_text("utf-8") + "revoked: {reason: learnt from <private> mail}\n")
+    path.write_text(
+        path.read_text("utf-8") + 'revoked: {reason: "learnt from\\n\\e <private> mail"}\n'
+    )
 
     text = repository.run("impact", "adapter", "brief@2")
     data = json.loads(repository.run("impact", "adapter", "brief", "--format", "json").out)
@@ -182,7 +184,7 @@ def test_impact_of_a_revoked_adapter_gives_the_reason(repository: Repository) ->
     assert text.out.startswith(head)
     assert text.out.splitlines()[-1] == "adapter brief@2: in 3 models: 0 live, 3 declared"
     assert [one["version"] for one in data["ingredients"]] == [1, 2]
-    assert data["ingredients"][1]["revoked"] == "learnt from <private> mail"
+    assert data["ingredients"][1]["revoked"] == "learnt from\n\x1b <private> mail"
     models = {one["model"]: one for one in data["ingredients"][0]["models"]}
     assert models["formal-not-brief"]["sign"] == {"live": None, "declared": "-"}
     assert models["formal-not-brief"]["paths"][0]["weights"] == [-0.5]
