@@ -7,7 +7,8 @@ draws no conclusion.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ def declared(declarations: Iterable[Declaration], catalog: Catalog) -> Known:
 
 
 def live(
-    recorded: Mapping[str, BuildRecord | UnreadableRecord], catalog: Catalog, cache: Path
+    recorded: Mapping[str, BuildRecord | UnreadableRecord],
+    catalog: Catalog,
+    cache: Path,
+    models: Collection[str] | None = None,
 ) -> Known:
     """Return what the records say of what is built.
 
-    Where a model was built of a merge that has been built anew since, the earlier request is taken
-    from the store in `cache`, if it is still there.
+    Where one of `models` (all without) was built of a merge that has been built anew since, the
+    earlier request is taken from the store in `cache`, if it is still there.
     """
     built = {
         name: one.built
@@ -40,31 +44,36 @@ def live(
     }
     requests = {name: one.request for name, one in built.items()}
     digests = {name: one.model_digest for name, one in built.items()}
-    older: dict[str, Request] = {}
-    wanted = set(_moved_on(requests.values(), digests, older))
-    while wanted:
-        found = _stored(cache, wanted)
-        older |= found
-        # An earlier build may have been made of earlier builds in turn.
-        wanted = set(_moved_on(found.values(), digests, older))
-    return Known(requests, digests, older, _revoked(catalog))
+    known = Known(requests, digests, {}, _revoked(catalog))
+    asked: set[str] = set()
+    # An earlier build may have been made of earlier builds in turn.
+    while missing := _missing(known, requests if models is None else models) - asked:
+        known = replace(known, older={**known.older, **_stored(cache, missing)})
+        asked |= missing
+    return known
 
 
 def _revoked(catalog: Catalog) -> dict[IngredientId, str]:
     return {name: one.revoked for name, one in catalog.ingredients.items() if one.revoked}
 
 
-def _moved_on(
-    requests: Iterable[Request], digests: Mapping[str, str], older: Mapping[str, Request]
-) -> Iterator[str]:
-    """Yield the digests of merges inside, of which the live build is another by now."""
-    for request in requests:
-        for term in request["recipe"]["terms"]:
-            source = term["input"]
-            digest = source.get("digest", "")
-            is_merge = source["kind"] == "merge"
-            if is_merge and digests.get(source["name"]) != digest and digest not in older:
-                yield digest
+def _missing(known: Known, models: Iterable[str]) -> set[str]:
+    """Return the digests of merges in live models of which the request is not known."""
+    missing = set()
+    seen: set[tuple[str, str]] = set()
+    todo = [(model, known.digests[model]) for model in models if model in known.digests]
+    while todo:
+        merge = todo.pop()
+        if merge in seen:
+            continue
+        seen.add(merge)
+        request = known.request_of(*merge)
+        if request is None:
+            missing.add(merge[1])
+        else:
+            inputs = [term["input"] for term in request["recipe"]["terms"]]
+            todo += [(one["name"], one["digest"]) for one in inputs if one["kind"] == "merge"]
+    return missing
 
 
 def _stored(cache: Path, digests: set[str]) -> dict[str, Request]:

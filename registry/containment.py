@@ -5,7 +5,7 @@ Knows the graph, not whether it is that of what is declared or of what is live.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -93,15 +93,39 @@ def containments(
     return found
 
 
+def facts(path: Path) -> tuple[object, ...]:
+    """Return what makes two ways the same in two graphs, whatever the bytes."""
+    return tuple(map(_fact, path.edges))
+
+
+def _fact(edge: Edge) -> tuple[object, ...]:
+    return edge.part.id, edge.part.is_older, repr(edge.weight), repr(edge.whole.factor)
+
+
+def has_way(parts: Parts, wholes: Iterable[Node], path: Path) -> bool:
+    """Return whether the same way leads down from any of some nodes of another graph."""
+    reached = set(wholes)
+    for fact in facts(path):
+        reached = {edge.part for one in reached for edge in parts[one] if _fact(edge) == fact}
+    return bool(reached)
+
+
 def _ways(
     whole: Node, part: Node, parts: Parts, above: Collection[Node]
 ) -> Iterator[tuple[Edge, ...]]:
-    for edge in parts[whole]:
-        if edge.part == part:
-            yield (edge,)
+    """Yield every way down; without recursion, as merges may be nested deeply."""
+    way: list[Edge] = []
+    todo = [iter(parts[whole])]
+    while todo:
+        edge = next(todo[-1], None)
+        if edge is None:
+            todo.pop()
+            del way[-1:]
+        elif edge.part == part:
+            yield (*way, edge)
         elif edge.part in above:
-            for way in _ways(edge.part, part, parts, above):
-                yield (edge, *way)
+            way.append(edge)
+            todo.append(iter(parts[edge.part]))
 
 
 def contents(graph: Graph) -> list[Containment]:

@@ -212,7 +212,7 @@ def _kind(node: Node) -> str:
     """Return the small line over the name: what it is, and what is special about it."""
     notes = [node.kind]
     if node.is_open or node.is_older:
-        notes.append("older build")
+        notes.append("earlier build")
     if factor := factor_text(node.factor):
         notes.append(factor.replace("-", "−"))
     if node.revoked:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
-from registry.containment import Containment, Path, containments
+from registry.containment import Containment, Parts, Path, containments, facts, has_way
 from registry.errors import UsageError, did_you_mean
 from registry.lineage import Edge, Graph, Known, Node, either, everything
 
@@ -102,8 +103,10 @@ def find(kind: str, reference: str, world: World, others: Iterable[Node] = ()) -
 
 def impact(node: Node, world: World) -> Impact:
     """Return the models that contain a node, whatever its bytes."""
-    now, wish = _containments(world.live, node), _containments(world.declared, node)
-    uses = sorted((_use(name, now.get(name), wish.get(name)) for name in {*now, *wish}), key=_near)
+    live = _Side(world.live.parts(), _containments(world.live, node))
+    declared = _Side(world.declared.parts(), _containments(world.declared, node))
+    models = {*live.found, *declared.found}
+    uses = sorted((_use(model, live, declared) for model in models), key=_near)
     return Impact(node, tuple(uses), _drawn(node, world))
 
 
@@ -129,37 +132,39 @@ def _containments(graph: Graph, target: Node) -> dict[str, list[tuple[Node, Cont
     return found
 
 
-Found = Sequence[tuple[Node, Containment]]
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the two graphs, and how its models contain what is asked for."""
+
+    parts: Parts
+    found: Mapping[str, Sequence[tuple[Node, Containment]]]
+
+    def paths(self, model: str) -> list[Path]:
+        return [path for _, one in self.found.get(model, ()) for path in one.paths]
+
+    def has(self, model: str, path: Path) -> bool:
+        # Not all ways are told, so that one is not among them says nothing.
+        return has_way(self.parts, {whole for whole, _ in self.found.get(model, ())}, path)
+
+    def count(self, model: str) -> int:
+        return sum(one.count for _, one in self.found.get(model, ()))
+
+    def sign(self, model: str) -> str | None:
+        signs = [one.sign for _, one in self.found.get(model, ())]
+        return reduce(either, signs) if signs else None
 
 
-def _use(model: str, now: Found | None, wish: Found | None) -> Use:
+def _use(model: str, live: _Side, declared: _Side) -> Use:
     told: dict[tuple[object, ...], Way] = {}
-    for where, found in (("live", now or ()), ("declared", wish or ())):
-        for _, one in found:
-            for path in one.paths:
-                was = told.get(_facts(path))
-                told[_facts(path)] = Way(path, "both" if was and was.where != where else where)
-    counted = max(sum(one.count for _, one in found or ()) for found in (now, wish))
-    shown = max(sum(len(one.paths) for _, one in found or ()) for found in (now, wish))
-    digest = now[0][0].digest if now else ""
-    return Use(model, _sign(now), _sign(wish), digest, tuple(told.values()), counted - shown)
-
-
-def _sign(found: Found | None) -> str | None:
-    if found is None:
-        return None
-    sign = found[0][1].sign
-    for _, one in found[1:]:
-        sign = either(sign, one.sign)
-    return sign
-
-
-def _facts(path: Path) -> tuple[object, ...]:
-    """Return what makes two ways the same, live and as declared."""
-    return tuple(
-        (edge.part.id, edge.part.is_older, repr(edge.weight), repr(edge.whole.factor))
-        for edge in path.edges
-    )
+    for where, one, other in (("live", live, declared), ("declared", declared, live)):
+        for path in one.paths(model):
+            way = Way(path, "both" if other.has(model, path) else where)
+            told.setdefault(facts(path), way)
+    found = live.found.get(model)
+    more = max(live.count(model), declared.count(model)) - len(told)
+    digest = found[0][0].digest if found else ""
+    ways = tuple(told.values())
+    return Use(model, live.sign(model), declared.sign(model), digest, ways, max(0, more))
 
 
 def _near(use: Use) -> tuple[int, str]:
@@ -172,12 +177,12 @@ def _drawn(target: Node, world: World) -> Graph:
     What is only live, or only declared, is noted at its edges.
     """
     nodes = {_plain(target): None}
-    edges: dict[tuple[Node, Node, str], Edge] = {}
+    edges: dict[tuple[Node, Node, str, str], Edge] = {}
     for note, graph in (("live", world.live), ("declared", world.declared)):
         for one in _upward(graph, target):
             edge = Edge(_plain(one.part), _plain(one.whole), one.weight, note)
             nodes |= {edge.part: None, edge.whole: None}
-            key = edge.part, edge.whole, repr(edge.weight)
+            key = edge.part, edge.whole, repr(edge.weight), repr(edge.whole.factor)
             is_both = edges.setdefault(key, edge).note != note
             edges[key] = replace(edge, note="") if is_both else edge
     return Graph(tuple(nodes), tuple(edges.values()))

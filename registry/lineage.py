@@ -6,7 +6,7 @@ Knows build requests and model digests, not where they were read; says nothing i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import schemas
@@ -158,57 +158,67 @@ def everything(known: Known) -> Graph:
 
 
 class _Growing:
-    """A graph while it is made."""
+    """A graph while it is made; merges whose parts are not all there yet are open."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
-        self._nodes: dict[Node, None] = {}
+        self._nodes: dict[Node, Node] = {}
         self._edges: list[Edge] = []
         self._open: set[Node] = set()
 
     def graph(self) -> Graph:
-        return Graph(tuple(self._nodes), tuple(self._edges))
+        return Graph(tuple(self._nodes.values()), tuple(self._edges))
 
-    def add(self, name: str, digest: str) -> Node:
-        """Add a merge after its parts."""
-        request = self._known.request_of(name, digest)
-        node = self._merge(name, digest, request)
-        if node in self._nodes or node in self._open:
-            return node
+    def add(self, name: str, digest: str) -> None:
+        """Add a merge after its parts; without recursion, as merges may be nested deeply."""
+        todo = [Node("merge", name, digest=digest)]
+        while todo:
+            node = todo[-1]
+            request = self._known.request_of(node.name, node.digest)
+            if node in self._nodes:
+                todo.pop()
+            elif node in self._open:
+                self._finish(node, request)
+            else:
+                self._open.add(node)
+                inner = _merges_in(request) if request else []
+                new = [one for one in inner if one not in self._nodes and one not in self._open]
+                todo += reversed(new)
+
+    def _finish(self, node: Node, request: Request | None) -> None:
+        whole = self._merge(node, request)
         if request is not None:
-            self._open.add(node)
             # Only a forged record can make a merge a part of itself; that edge is left out.
-            self._edges += [e for e in list(self._parts(node, request)) if e.part not in self._open]
-            self._open.remove(node)
-        self._nodes[node] = None
-        return node
+            self._edges += [e for e in self._parts(whole, request) if e.part not in self._open]
+        self._open.remove(node)
+        self._nodes[node] = whole
 
-    def _merge(self, name: str, digest: str, request: Request | None) -> Node:
-        is_older = self._known.digests.get(name, "") != digest
+    def _merge(self, node: Node, request: Request | None) -> Node:
+        is_older = self._known.digests.get(node.name, "") != node.digest
         if request is None:
-            return Node("merge", name, None, digest, is_older=is_older, is_open=True)
+            return replace(node, is_older=is_older, is_open=True)
         recipe = request["recipe"]
         line = expression(request["base"]["name"], recipe)
         factor = recipe["parameters"].get("lambda", 1)
-        return Node("merge", name, None, digest, line, factor, is_older=is_older)
+        return replace(node, expression=line, factor=factor, is_older=is_older)
 
-    def _parts(self, node: Node, request: Request) -> Iterator[Edge]:
-        yield Edge(self._given(request["base"]), node)
+    def _parts(self, whole: Node, request: Request) -> Iterator[Edge]:
+        yield Edge(self._part(request["base"]), whole)
         recipe = request["recipe"]
         has_weights = schemas.methods().get(recipe["method"], {}).get("x-weights", True)
         for term in recipe["terms"]:
-            source = term["input"]
-            is_merge = source["kind"] == "merge"
-            part = (
-                self.add(source["name"], source.get("digest", ""))
-                if is_merge
-                else self._given(source)
-            )
-            yield Edge(part, node, term["weight"] if has_weights else None)
+            yield Edge(self._part(term["input"]), whole, term["weight"] if has_weights else None)
 
-    def _given(self, source: Mapping[str, Any]) -> Node:
-        kind, name, version = source["kind"], source["name"], source.get("version")
-        revoked = self._known.revoked.get((kind, name, version), "")
-        node = Node(kind, name, version, source.get("digest", ""), revoked=revoked)
-        self._nodes.setdefault(node)
-        return node
+    def _part(self, source: Mapping[str, Any]) -> Node:
+        name, version = source["name"], source.get("version")
+        node = Node(source["kind"], name, version, source.get("digest", ""))
+        if node.kind == "merge":
+            return self._nodes.get(node, node)
+        revoked = self._known.revoked.get(node.id, "")
+        return self._nodes.setdefault(node, replace(node, revoked=revoked))
+
+
+def _merges_in(request: Request) -> list[Node]:
+    inputs = [term["input"] for term in request["recipe"]["terms"]]
+    merges = [one for one in inputs if one["kind"] == "merge"]
+    return [Node("merge", one["name"], digest=one.get("digest", "")) for one in merges]

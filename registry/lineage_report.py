@@ -13,7 +13,7 @@ from typing import Any
 from registry import graph_picture, page
 from registry.containment import Containment, Path, contents
 from registry.graph_picture import Link, no_link
-from registry.lineage import Edge, Graph, Node, times
+from registry.lineage import Edge, Graph, Node, sign_of, times
 from registry.report import factor_text, short, weight_text
 from registry.spec import Catalog, Ingredient
 
@@ -56,8 +56,8 @@ def _notes(edge: Edge, in_all: str, *, is_told: bool) -> Iterator[str]:
             yield "subtracted"
         elif in_all == "±":
             yield "added and subtracted"
-        elif in_all == "+" and edge.is_negative:
-            yield "added: what takes it away is subtracted"
+        elif in_all == "+" and edge.weight is not None and sign_of(edge.weight) == "-":
+            yield "added in all"
     yield from node_notes(edge.part)
     if is_told:
         yield "as above"
@@ -66,7 +66,16 @@ def _notes(edge: Edge, in_all: str, *, is_told: bool) -> Iterator[str]:
 def node_notes(node: Node) -> Iterator[str]:
     """Yield what is special about a node."""
     if node.revoked:
-        yield f"REVOKED: {' '.join(node.revoked.split())}"
+        yield f"REVOKED: {_on_one_line(node.revoked)}"
+    yield from _states(node)
+
+
+def _on_one_line(free: str) -> str:
+    """Return free text without what moves a terminal's cursor or changes its colours."""
+    return " ".join("".join(one if one.isprintable() else " " for one in free).split())
+
+
+def _states(node: Node) -> Iterator[str]:
     if node.is_open:
         yield "a build of which nothing is known any more"
     elif node.is_older:
@@ -170,7 +179,7 @@ def _table(graph: Graph, catalog: Catalog, link: Link) -> str:
             "–" if part.version is None else str(part.version),
         )
         last = (
-            escape(" ".join(part.revoked.split())) or "no",
+            escape(_on_one_line(part.revoked)) or "no",
             digest(part.digest),
             _about(catalog.ingredients.get(part.id), _description(part, catalog)),
         )
@@ -186,10 +195,6 @@ def _table(graph: Graph, catalog: Catalog, link: Link) -> str:
 def _description(node: Node, catalog: Catalog) -> str:
     spec = catalog.merges.get(node.name) if node.kind == "merge" else None
     return "; ".join([*([spec.description] if spec and spec.description else []), *_states(node)])
-
-
-def _states(node: Node) -> list[str]:
-    return [note for note in node_notes(node) if not note.startswith("REVOKED")]
 
 
 def way_of(path: Path) -> str:

@@ -150,7 +150,7 @@ def _operand(term: Mapping[str, Any]) -> Operand:
 def _lineage(world: World, fresh: BuildRecord) -> Graph:
     """Return the graph of a published model, whose record may not be written yet."""
     recorded = {**record.read_all(world.root), fresh.model: fresh}
-    known = ancestry.live(recorded, world.catalog, world.store.cache)
+    known = ancestry.live(recorded, world.catalog, world.store.cache, {fresh.model})
     return lineage.ingredients(fresh.model, known)
 
 

@@ -14,6 +14,7 @@ from html import escape
 _STYLE = """
 :root{color-scheme:light dark}
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
+p{overflow-wrap:anywhere}
 table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}
 th,td{padding:.25rem .7rem;text-align:right;font-variant-numeric:tabular-nums}
 th:first-child,td:first-child,td.text{text-align:left}

@@ -25,7 +25,7 @@ def label(kind: str, name: str, version: int | None = None) -> str:
 class Ingredient:
     """A base, an adapter or a checkpoint: given bytes, known by their digest.
 
-    `origin` are free facts, of which nothing depends.
+    `origin` are free facts, on which nothing depends.
     """
 
     kind: str

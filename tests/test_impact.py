@@ -78,6 +78,17 @@ def test_the_drawing_notes_at_an_edge_what_is_only_live_or_only_declared() -> No
     assert [svg.count(label) for label in labels] == [1, 1, 1]
 
 
+def test_the_same_weight_under_another_lambda_is_another_edge() -> None:
+    built = live(one=request(adapter("a"), factor=-1.0))
+    wanted = declared(one=request(adapter("a")))
+
+    found = of("a@1", built, wanted)
+
+    assert rows(found) == [("one", "live", "-", -1.0), ("one", "declared", "+", 1.0)]
+    svg = impact_report.drawing([found])
+    assert [svg.count(label) for label in (">+1 · λ live<", ">+1 declared<")] == [1, 1]
+
+
 def test_live_and_declared_that_contain_each_other_are_drawn_all_the_same() -> None:
     built = live(one=request(adapter("a")), two=request(merge("one", of=digest("o"))))
     wanted = declared(two=request(adapter("a")), one=request(merge("two")))
@@ -85,6 +96,22 @@ def test_live_and_declared_that_contain_each_other_are_drawn_all_the_same() -> N
     svg = impact_report.drawing([of("a@1", built, wanted)])
 
     assert svg.count('class="box"') == 3
+
+
+def test_of_more_ways_than_are_told_each_is_still_told_right() -> None:
+    names = [f"m{number:02}" for number in range(30)]
+    inner = {name: request(adapter("a")) for name in names}
+    pinned = [merge(name, of=digest("m")) for name in names]
+    # A record has its terms in another order than the spec, and here three terms less.
+    built = live(**inner, top=request(*pinned[:2:-1]))
+    wanted = declared(**inner, top=request(*map(merge, names)))
+
+    use = of("a@1", built, wanted).uses[-1]
+
+    wheres = {way.path.names[1]: way.where for way in use.ways}
+    expected = {name: "declared" if name in names[:3] else "both" for name in names}
+    assert wheres == {name: expected[name] for name in wheres}
+    assert len(use.ways) + use.more == 30
 
 
 def test_a_base_is_named_once_by_every_model() -> None:
@@ -145,7 +172,9 @@ def test_what_does_not_exist_is_wrong_usage(kind: str, name: str, message: str, 
 def test_impact_of_a_revoked_adapter_gives_the_reason(repository: Repository) -> None:
     file = "catalog/adapters/brief/2/adapter.yaml"
     path = repository.root / file
-    path.write_text(path.read_text("utf-8") + "revoked: {reason: learnt from <private> mail}\n")
+    path.write_text(
+        path.read_text("utf-8") + 'revoked: {reason: "learnt from\\n\\e <private> mail"}\n'
+    )
 
     text = repository.run("impact", "adapter", "brief@2")
     data = json.loads(repository.run("impact", "adapter", "brief", "--format", "json").out)
@@ -155,7 +184,7 @@ def test_impact_of_a_revoked_adapter_gives_the_reason(repository: Repository) ->
     assert text.out.startswith(head)
     assert text.out.splitlines()[-1] == "adapter brief@2: in 3 models: 0 live, 3 declared"
     assert [one["version"] for one in data["ingredients"]] == [1, 2]
-    assert data["ingredients"][1]["revoked"] == "learnt from <private> mail"
+    assert data["ingredients"][1]["revoked"] == "learnt from\n\x1b <private> mail"
     models = {one["model"]: one for one in data["ingredients"][0]["models"]}
     assert models["formal-not-brief"]["sign"] == {"live": None, "declared": "-"}
     assert models["formal-not-brief"]["paths"][0]["weights"] == [-0.5]

@@ -60,7 +60,7 @@ def test_subtracting_a_merge_that_subtracts_adds() -> None:
     assert told(graph)[-1] == ("adapter a@1", "+", 0.4, "-0.8 inner > -0.5 a@1")
     text = lineage_report.text(graph)
     assert "└─ -0.8 merge inner  (subtracted)" in text
-    assert "-0.5 adapter a@1  (added: what takes it away is subtracted)" in text
+    assert "-0.5 adapter a@1  (added in all)" in text
     assert text.endswith("as declared, not as built")
 
 
@@ -129,6 +129,16 @@ def test_exponentially_many_ways_are_counted_and_the_first_are_told() -> None:
     rows = lineage_report.as_data(graph, NOTHING)["contains"]
     assert next(one for one in rows if one["name"] == "a")["ways"] == 2**40
     assert f"{2**40 - PATHS} more ways" in lineage_report.html(graph, NOTHING)
+
+
+def test_merges_may_be_nested_deeply() -> None:
+    requests = {f"m{n}": request(merge(f"m{n - 1}", -1.0)) for n in range(1, 300)}
+
+    graph = ingredients("m299", Known({"m0": request(adapter("a")), **requests}))
+
+    assert told(graph)[-1][1:3] == ("-", -1.0)
+    assert "adapter a@1  (subtracted)" in lineage_report.text(graph)
+    assert "adapter a</th>" in lineage_report.html(graph, NOTHING)
 
 
 NOTHING = Catalog(Settings("none"), {}, {}, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -31,7 +32,7 @@ def lineage(directory: Path, model: str, form: str, output: Path | None) -> int:
 
     session = open_session(directory)
     session.require([model], also=session.recorded)
-    live, unread = _live(session)
+    live, unread = _live(session, {model})
     if model in unread:
         click.echo(f"{model}: its record cannot be read; this is what is declared", err=True)
     known = live if model in live.requests else _declared(session)
@@ -84,11 +85,12 @@ def impact(directory: Path, kind: str, name: str, form: str, output: Path | None
     return 0
 
 
-def _live(session: Session) -> tuple[Known, list[str]]:
+def _live(session: Session, models: Collection[str] | None = None) -> tuple[Known, list[str]]:
     """Return what is known of what is live, and the models whose record cannot be read."""
     recorded = session.observed().recorded
     unread = [name for name, one in recorded.items() if isinstance(one, UnreadableRecord)]
-    return ancestry.live(recorded, session.loaded.catalog, session.store.cache), unread
+    known = ancestry.live(recorded, session.loaded.catalog, session.store.cache, models)
+    return known, unread
 
 
 def _declared(session: Session) -> Known:
