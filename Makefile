@@ -8,7 +8,7 @@ export DO_NOT_TRACK = true
 # Installed without bytecode, of which compiling all takes a minute: what is imported is kept then.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install base demo test lint bench clean
+.PHONY: install base demo docs test lint bench clean
 
 install: $(STAMP)
 
@@ -28,6 +28,10 @@ demo: base
 	@echo "The subtraction against its weight (the curves are in MLflow too: .venv/bin/registry ui):"
 	$(BIN)/registry tune polite-notes
 
+# The documentation as a site, in site/.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +50,4 @@ bench: base
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:
-	rm -rf .venv .bench .registry .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .bench site .registry .mypy_cache .ruff_cache .pytest_cache

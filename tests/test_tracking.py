@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from registry.tracked import RunLog, tags, weight_metric
 from registry.tracking import BuildLog, Logged, Operand, Tracker
 from registry.tracking_session import Session
 from tests.conftest import Repository
+from tests.servers import mlflow_server
 
 BASE = Operand("base", "smollm2", None, "sha256:" + "b" * 64)
 SQL = Operand("adapter", "sql", 1, "sha256:" + "1" * 64, 1.0)
@@ -136,31 +136,8 @@ def has_begun(folder: Path) -> bool:
 def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_store, folder / "mlflow.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    pages = tracking.ui_command(folder, f"sqlite:///{folder / 'mlflow.db'}", port)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            pages.argv, stdout=log, stderr=log, env={**os.environ, **(pages.environment or {})}
-        )
-    try:
-        wait_for_health(f"http://127.0.0.1:{port}", process, folder / "log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait_for_health(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
+    with mlflow_server(folder, f"sqlite:///{folder / 'mlflow.db'}") as pages:
+        yield pages.url.partition("/#")[0]
 
 
 def client_of(uri: str) -> Any:

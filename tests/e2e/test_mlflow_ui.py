@@ -6,20 +6,18 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from registry import tracking
 from registry.tracking import BuildLog, Operand, Pages, Tracker
 from tests.conftest import REGISTRY, Repository
 from tests.e2e.conftest import MERGE, declare, runs_of
+from tests.servers import free_port, mlflow_server, wait_for
 
 CHROMIUM = Path("/usr/bin/chromium")
 DRIVER = Path("/usr/bin/chromedriver")
@@ -83,35 +81,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
         )
         tracker.log(build_of("quiet", "sha256:" + "8b" * 32, "smollm2 - 0.5 shout@1", SHOUT))
         tracker.log(OFFICE)
-    port = _free_port()
-    found = tracking.ui_command(root, uri, port)
-    with (root / "log").open("wb") as log:
-        environment = {**os.environ, **(found.environment or {})}
-        server = subprocess.Popen(found.argv, stdout=log, stderr=log, env=environment)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health", server, root / "log")
+    with mlflow_server(root, uri) as found:
         yield found
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
 
 
 class Browser:
@@ -259,12 +230,12 @@ def test_what_a_real_sync_wrote_is_what_the_pages_say(
     record = json.loads((synced.root / "catalog/builds/formal-not-brief.json").read_text())
     brief = (synced.root / "catalog/adapters/brief/1/adapter.yaml").read_text().split('"')[1]
     built_at = synced.git("rev-parse", "HEAD~1").strip()  # HEAD holds the records
-    port = _free_port()
+    port = free_port()
     with (tmp_path / "log").open("wb") as log:
         command = [*REGISTRY, "ui", "--no-browser", "--port", str(port)]
         shown = subprocess.Popen(command, cwd=synced.root, stdout=log, stderr=log)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health", shown, tmp_path / "log")
+        wait_for(f"http://127.0.0.1:{port}/health", shown, tmp_path / "log")
         address = (tmp_path / "log").read_text().splitlines()[0]
         browser.driver.get(address)
         browser.clicks("formal-not-brief")
@@ -303,12 +274,12 @@ def test_what_was_searched_compared_and_refused_is_shown_with_its_plots(
         assert_drawn(browser)
         browser.shoot(f"disk-{folder.split('/')[0]}")
 
-    port = _free_port()
+    port = free_port()
     with (tmp_path / "log").open("wb") as log:
         command = [*REGISTRY, "ui", "--no-browser", "--port", str(port)]
         shown = subprocess.Popen(command, cwd=asked.root, stdout=log, stderr=log)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health", shown, tmp_path / "log")
+        wait_for(f"http://127.0.0.1:{port}/health", shown, tmp_path / "log")
         browser.driver.get((tmp_path / "log").read_text().splitlines()[0])
         browser.clicks("both-skills")
         browser.sees("The last attempt was not published:", reason, "Live: version 1")
