@@ -81,7 +81,9 @@ def test_the_site_builds_without_a_warning_and_has_every_command_and_field(tmp_p
         assert f"<code>{field}</code>" in files, field
     # Nothing is fetched from anybody else when a page is opened.
     for page in tmp_path.rglob("index.html"):
-        loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?:)?//', page.read_text())
+        loaded = re.findall(
+            r'<(?:script|link|img)[^>]+(?:src|href)="(https?:)?//', page.read_text()
+        )
         assert not loaded, page
 
 
