@@ -15,6 +15,10 @@ Read it in the direction of the data:
                           the same for `validate`; cold catalogs on all processors
     reconcile, lane       carries a plan out, through build, publish, inputs, evaluation, judge,
                           store, shards, logbook and tracking; MLflow beside the next build
+    journal, chain        what syncs did, by whom: written, and read back link by link
+    provenance            which files came from which request, as in-toto has it (pure)
+    audit, audit_files, projection, differences, tracking_audit
+                          what does not agree with what Git records, and its repair
     lineage, report, shown  what is inside a model, as text, JSON or Markdown
     mergekit              a file of mergekit -> a merge spec, or what stands in the way (pure)
     analysis, charts      how terms agree and what a merge leaves of them; what is drawn of it

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from registry import keys, lineage, pictures, quality, quality_report, record, tracking_text
-from registry.record import BuildRecord, Evaluation
+from registry.record import BuildRecord, Evaluation, UnreadableRecord
 from registry.tracked import BuildLog, Operand, RunLog, shortened
 from registry.world import World
 from schemas.canonical import canonical, digest
 from schemas.expression import expression, mean_weight
 
+Records = Mapping[str, BuildRecord | UnreadableRecord]
+
 
 def build_log(world: World, fresh: BuildRecord) -> BuildLog:
     """Return the log of a published model: recipe, operands, metrics, reports as files."""
+    assert fresh.built is not None
+    report = keys.read_report(world.store.cache, fresh.built.key) or {}
+    statistics = report.get("statistics", {})
+    return replace(
+        identity(world, fresh),
+        params=dict(_params(fresh.built.request)),
+        metrics={**_all_metrics(world, fresh), **dict(_statistics(statistics))},
+        files=_files(world, fresh, report),
+        pictures=partial(_pictures, world, fresh, report),
+    )
+
+
+def identity(world: World, fresh: BuildRecord, recorded: Records | None = None) -> BuildLog:
+    """Return what tags and descriptions of a published model are made of, and no more.
+
+    `recorded` are all records, where they were read already.
+    """
     built = fresh.built
     assert built is not None
-    request = built.request
-    base, recipe = request["base"], request["recipe"]
-    spec = world.catalog.merges[fresh.model]
-    report = keys.read_report(world.store.cache, built.key) or {}
-    statistics = report.get("statistics", {})
-    operands = tuple(_operand(term) for term in recipe["terms"])
+    base, recipe = built.request["base"], built.request["recipe"]
+    spec = world.catalog.merges.get(fresh.model)  # None for what is no longer declared
     return BuildLog(
         model=fresh.model,
         key=built.key,
@@ -35,16 +50,15 @@ def build_log(world: World, fresh: BuildRecord) -> BuildLog:
         commit=world.commit,
         method=recipe["method"],
         base=Operand("base", base["name"], None, base["digest"]),
-        operands=operands,
-        contains=_contains(world, fresh),
-        params=dict(_params(request)),
-        metrics={**_all_metrics(world, fresh), **dict(_statistics(statistics))},
-        files=_files(world, fresh, report),
+        operands=tuple(_operand(term) for term in recipe["terms"]),
+        contains=_contains(fresh, recorded or partial(record.read_all, world.root)),
+        params={},
+        metrics={},
+        files={},
         source=f"dvc://catalog/builds/{fresh.model}.dvc",
-        description=spec.description,
-        owner=spec.owner,
-        labels=spec.labels,
-        pictures=partial(_pictures, world, fresh, report),
+        description=spec.description if spec else "",
+        owner=spec.owner if spec else "",
+        labels=spec.labels if spec else {},
     )
 
 
@@ -133,12 +147,15 @@ def _operand(term: Mapping[str, Any]) -> Operand:
     )
 
 
-def _contains(world: World, fresh: BuildRecord) -> dict[str, str]:
+def _contains(fresh: BuildRecord, recorded: Records | Callable[[], Records]) -> dict[str, str]:
     """Return the ingredients inside the merges that this one is made of, with their paths."""
     assert fresh.built is not None
+    if all(term["input"]["kind"] != "merge" for term in fresh.built.request["recipe"]["terms"]):
+        return {}
+    known = recorded() if callable(recorded) else recorded
     requests = {
         model: one.built.request
-        for model, one in record.read_all(world.root).items()
+        for model, one in known.items()
         if isinstance(one, BuildRecord) and one.built
     }
     requests[fresh.model] = fresh.built.request
@@ -205,6 +222,8 @@ def _files(world: World, fresh: BuildRecord, report: Mapping[str, Any]) -> dict[
         "lineage/record.json": _pretty(record_data),
         "report/build.json": _pretty(report),
     }
+    if statement := keys.provenance_bytes(world.store.cache, fresh.built.key):
+        files["lineage/provenance.json"] = statement
     return {**files, **_answers(world, fresh.evaluation)} if fresh.evaluation else files
 
 
