@@ -17,7 +17,8 @@ Read it in the direction of the data:
                           store, shards, logbook and tracking; MLflow beside the next build
     journal, chain        what syncs did, by whom: written, and read back link by link
     provenance            which files came from which request, as in-toto has it (pure)
-    audit, audit_files, projection, differences, tracking_audit
+    audit, audit_files, expectation, projection, shown_ingredients, version_tags, differences,
+    tracking_audit
                           what does not agree with what Git records, and its repair
     lineage, report, shown  what is inside a model, as text, JSON or Markdown
     mergekit              a file of mergekit -> a merge spec, or what stands in the way (pure)

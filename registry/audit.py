@@ -5,19 +5,23 @@ Composes `audit_files` and `projection`; repairs what can be repaired without lo
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
-from registry import audit_files, chain, git, keys, logbook, projection, record, verification
+from registry import (
+    audit_files,
+    chain,
+    expectation,
+    keys,
+    logbook,
+    projection,
+    record,
+    verification,
+)
 from registry.chain import Chain
 from registry.differences import NOTHING, Cure, Difference
-from registry.keys import Artifact
-from registry.projection import Expectations, Known
+from registry.projection import Expectations
 from registry.record import BuildRecord, Built
-from registry.tracked import BuildLog, Operand
 from registry.tracking import Tracker
 from registry.verification import Finding
 from registry.world import World
@@ -41,8 +45,14 @@ def verify(world: World, *, deep: bool) -> list[Finding]:
 
 
 def _published(world: World) -> dict[str, BuildRecord]:
-    known = record.read_all(world.root)
-    return {name: one for name, one in known.items() if isinstance(one, BuildRecord) and one.built}
+    """Return the records of published models that can be believed."""
+    recorded = record.read_all(world.root)
+    bad = audit_files.unsound(recorded)
+    return {
+        name: one
+        for name, one in recorded.items()
+        if name not in bad and isinstance(one, BuildRecord) and one.built
+    }
 
 
 def find(world: World, tracker: Tracker, stored: Sequence[Finding]) -> Found:
@@ -51,21 +61,24 @@ def find(world: World, tracker: Tracker, stored: Sequence[Finding]) -> Found:
     Raises NotNow if MLflow cannot be asked.
     """
     auditor = tracker.auditor()
-    recorded = record.read_all(world.root)
+    every = record.read_all(world.root)
+    bad = audit_files.unsound(every)
+    recorded = {
+        name: one for name, one in every.items() if name not in bad and isinstance(one, BuildRecord)
+    }
     journal = chain.read(world.root)
+    root, store, declared = world.root, world.store, world.declared
     differences = [
-        *audit_files.compare_records(world.root, world.store, recorded),
+        *(row for rows in bad.values() for row in rows),
+        *audit_files.compare_pointers(root, store, recorded),
         *audit_files.compare_store(recorded, stored),
-        *audit_files.compare_journal(
-            world.root, world.store, recorded, journal, list(world.declared)
-        ),
+        *audit_files.compare_journal(root, store, recorded, journal, {*declared, *bad}),
     ]
     if auditor is None:
-        differences += [_unlogged(one) for one in _published(world).values()]
+        differences += [_unlogged(one) for one in recorded.values() if one.built]
         return Found(tuple(differences), journal, None)
-    readable = {name: one for name, one in recorded.items() if isinstance(one, BuildRecord)}
-    wanted = expectations(world, readable, journal, tracker.store_id())
-    differences += projection.compare(auditor, wanted)
+    wanted = expectation.collect(world, recorded, journal, tracker.store_id())
+    differences += projection.compare(auditor, replace(wanted, unsure=frozenset(bad)))
     return Found(tuple(differences), journal, wanted)
 
 
@@ -73,94 +86,6 @@ def _unlogged(one: BuildRecord) -> Difference:
     assert one.built is not None
     cure = Cure("log", one.model)
     return Difference(one.model, "MLflow", "version", f"one of {one.built.key}", NOTHING, cure)
-
-
-def expectations(
-    world: World, recorded: Mapping[str, BuildRecord], found: Chain, store: str
-) -> Expectations:
-    """Return what MLflow should show, by records, journal and store."""
-    history: dict[str, list[str | None]] = {}
-    commits: dict[str, dict[str, list[str]]] = {}
-    for entry in found.entries:
-        told = history.setdefault(entry.model, [])
-        if entry.result in {"live", "unpublished"}:
-            told.append(entry.key if entry.result == "live" else None)
-        if entry.result in {"live", "logged"}:
-            commits.setdefault(entry.model, {}).setdefault(entry.key, []).append(entry.commit)
-    models = {}
-    operands: dict[Operand, None] = {}
-    for name in sorted(recorded.keys() | history.keys()):
-        one = recorded.get(name, BuildRecord(name))
-        build = logbook.identity(world, one, recorded) if one.built else None
-        if build:
-            parts = (build.base, *build.operands)
-            operands |= {part: None for part in parts if part.kind != "merge"}
-        models[name] = Known(
-            build=build,
-            logged=one.mlflow if one.mlflow and one.mlflow.store == store else None,
-            rejected=_rejected(one),
-            history=tuple(history.get(name, ())),
-            commits={key: tuple(at) for key, at in commits.get(name, {}).items()},
-            is_declared=name in world.catalog.merges,
-            is_whole=_is_whole(one, recorded),
-        )
-    bare = dict.fromkeys(replace(one, weight=None, schedule=None) for one in operands)
-    entries = found.digests | _elsewhere(world)
-    return Expectations(models, tuple(bare), entries, partial(_build_of, world))
-
-
-def _elsewhere(world: World) -> set[str]:
-    """Return the digests of entries that only other branches have: MLflow saw their syncs too."""
-    here = set(chain.files(world.root))
-    ids = set[str]()
-    for path, versions in git.versions(world.root, None, chain.FOLDER).items():
-        ids |= versions if path not in here else set()
-    blobs = git.read_blobs(world.root, sorted(ids))
-    return {digest for content in blobs.values() for digest in chain.digests_in(content)}
-
-
-def _rejected(one: BuildRecord) -> str:
-    verdicts = one.rejected.verdicts if one.rejected else ()
-    return "; ".join(verdict["text"] for verdict in verdicts if not verdict["passed"])
-
-
-def _is_whole(one: BuildRecord, recorded: Mapping[str, BuildRecord]) -> bool:
-    """Return whether every merge inside is recorded as it was when this one was built."""
-    terms = one.built.request["recipe"]["terms"] if one.built else ()
-    for term in terms:
-        source = term["input"]
-        if source["kind"] == "merge":
-            inner = recorded.get(source["name"])
-            if inner is None or inner.built is None or inner.built.model_digest != source["digest"]:
-                return False
-            if not _is_whole(inner, recorded):
-                return False
-    return True
-
-
-def _build_of(world: World, model: str, key: str) -> BuildLog | None:
-    """Return what tags of an earlier build are made of, from its artifact in the store."""
-    if not keys.is_key(key):  # a tag may hold anything
-        return None
-    artifact = keys.read(world.store.cache, key)
-    request = _recipe(world, artifact) if artifact else None
-    if artifact is None or request is None:
-        return None
-    digest = {"digest": artifact.artifact_digest, "files": {}}
-    built = Built(key, request, artifact.model_digest, digest, {}, "", 0.0, 0)
-    return logbook.identity(world, BuildRecord(model, built))
-
-
-def _recipe(world: World, artifact: Artifact) -> dict[str, Any] | None:
-    file = artifact.files["recipe.json"]
-    try:
-        content = keys.object_path(world.store.cache, file.md5).read_bytes()
-    except OSError:
-        return None
-    if keys.bytes_digest(content) != artifact.key:
-        return None
-    data: dict[str, Any] = json.loads(content)
-    return data
 
 
 def repair(
@@ -211,8 +136,7 @@ def _cure(world: World, tracker: Tracker, cure: Cure, wanted: Expectations | Non
 def _log(world: World, tracker: Tracker, model: str) -> None:
     """Log a model again, and write into its record where."""
     one = _published(world)[model]
-    ends = " ".join(world.journal.open())
-    logged = tracker.log(replace(logbook.build_log(world, one), journal=ends))
+    logged = tracker.log(logbook.build_log(world, one, world.journal.open()))
     if logged != one.mlflow:
         assert one.built is not None
         _enter_state(world, model, "logged", one.built)

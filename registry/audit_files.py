@@ -6,7 +6,8 @@ Reads only. Knows no MLflow; that what is declared differs from what is built is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from registry import chain, git, keys, record
@@ -21,54 +22,68 @@ from schemas.digest import FileHash, model_digest, tree_digest
 Records = Mapping[str, BuildRecord | UnreadableRecord]
 
 
-def compare_records(root: Path, store: Store, recorded: Records) -> Iterator[Difference]:
-    """Yield records that contradict themselves, and pointers that do not fit their record."""
+def unsound(recorded: Records) -> dict[str, list[Difference]]:
+    """Return the records that are none or contradict themselves, with what is wrong with them.
+
+    Nothing else is compared with what these say.
+    """
+    found = {}
     for model, one in recorded.items():
-        if isinstance(one, UnreadableRecord):
-            advice = "git checkout brings it back; registry sync writes it anew"
-            found = "something else"
-            yield Difference(model, "record", "file", "a build record", found, advice=advice)
-        elif one.built is not None:
-            yield from _record(model, one)
-            yield from _pointer(root, store, model, one)
+        try:
+            wrong = list(_record(model, one))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            wrong = [Difference(model, "record", "file", "a build record", "other data")]
+        if wrong:
+            found[model] = [replace(row, advice=_RESTORE) for row in wrong]
+    return found
+
+
+_RESTORE = "git checkout brings it back; without it registry sync writes it anew"
+
+
+def compare_pointers(root: Path, store: Store, recorded: Records) -> Iterator[Difference]:
+    """Yield pointers that do not fit their record, or have none."""
+    for model, one in recorded.items():
+        if isinstance(one, BuildRecord) and one.built is not None:
+            yield from _pointer(root, store, model, one.built.key)
     folder = record.folder(root)
     for path in sorted(folder.glob("*.dvc")):
         model = path.name.removesuffix(".dvc")
-        if _is_empty(recorded.get(model)):
+        is_there = (folder / f"{model}.json").exists()
+        if not is_there or (model in recorded and _is_empty(recorded[model])):
             advice = "registry sync writes the record again; remove the pointer if it is not wanted"
             yield Difference(
                 model, "record", "file", "one beside the pointer", NOTHING, advice=advice
             )
 
 
-def _record(model: str, one: BuildRecord) -> Iterator[Difference]:
-    built = one.built
-    assert built is not None
-    files = {
-        path: FileHash(file["sha256"], file["size"])
-        for path, file in built.artifact["files"].items()
-    }
-    rows = (
-        ("model", model, one.model),
-        ("key", key_of(built.request), built.key),
-        ("artifact.digest", tree_digest(files), str(built.artifact["digest"])),
-        ("model_digest", model_digest(files), built.model_digest),
-    )
+def _record(model: str, one: BuildRecord | UnreadableRecord) -> Iterator[Difference]:
+    if isinstance(one, UnreadableRecord):
+        yield Difference(model, "record", "file", "a build record", one.message)
+        return
+    rows = [("model", model, one.model)]
+    if (built := one.built) is not None:
+        files = {
+            path: FileHash(file["sha256"], file["size"])
+            for path, file in built.artifact["files"].items()
+        }
+        rows += [
+            ("key", key_of(built.request), built.key),
+            ("artifact.digest", tree_digest(files), built.artifact["digest"]),
+            ("model_digest", model_digest(files), built.model_digest),
+        ]
     for field, expected, found in rows:
         if expected != found:
-            advice = "the record was edited: git checkout brings it back"
-            yield Difference(model, "record", field, expected, found, advice=advice)
+            yield Difference(model, "record", field, expected, str(found))
 
 
-def _pointer(root: Path, store: Store, model: str, one: BuildRecord) -> Iterator[Difference]:
-    assert one.built is not None
-    artifact = keys.read(store.cache, one.built.key)
+def _pointer(root: Path, store: Store, model: str, key: str) -> Iterator[Difference]:
+    artifact = keys.read(store.cache, key)
     if artifact is None:
         return  # what is not in the store is told of the store
-    path = record.folder(root) / f"{model}.dvc"
     try:
-        text = path.read_text("utf-8", "replace")
-    except FileNotFoundError:
+        text = (record.folder(root) / f"{model}.dvc").read_text("utf-8", "replace")
+    except OSError:
         text = ""
     if f"md5: {artifact.oid}\n" not in text:
         found = "another oid" if text else NOTHING
@@ -92,13 +107,16 @@ def compare_store(recorded: Records, findings: Iterable[Finding]) -> Iterator[Di
 
 
 def compare_journal(
-    root: Path, store: Store, recorded: Records, found: Chain, declared: Sequence[str]
+    root: Path, store: Store, recorded: Records, found: Chain, wanted: Collection[str]
 ) -> Iterator[Difference]:
-    """Yield where the journal does not hold, and where it and the records disagree."""
+    """Yield where the journal does not hold, and where it and the records disagree.
+
+    `wanted` are the models whose record a sync would write again if it is gone.
+    """
     for flaw in found.flaws:
         yield Difference("-", flaw.place, flaw.field, flaw.expected, flaw.found, advice=_EDITED)
     yield from _committed(root)
-    yield from _live(recorded, found, declared)
+    yield from _live(recorded, found, wanted)
     yield from _provenance(store, recorded, found.entries)
 
 
@@ -114,14 +132,21 @@ def _committed(root: Path) -> Iterator[Difference]:
         git.versions(root, git.with_upstream(root, head), chain.FOLDER).items()
     ):
         file = root / path
-        is_file = file.is_file() and not file.is_symlink()
-        content = file.read_bytes() if is_file else None
+        content = _content(file)
         others = ids - {_blob_id(content, len(head))} if content is not None else ids
         # A file committed while its sync ran has grown since.
         blobs = git.read_blobs(root, others)
         if content is None or not all(content.startswith(blob) for blob in blobs.values()):
             found = "other lines" if content is not None else NOTHING
-            yield Difference("-", path, "file", "what was committed", found, advice=_EDITED)
+            place = chain.plain(path)
+            yield Difference("-", place, "file", "what was committed", found, advice=_EDITED)
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return None if file.is_symlink() else file.read_bytes()
+    except OSError:
+        return None
 
 
 def _blob_id(content: bytes, digits: int) -> str:
@@ -130,7 +155,7 @@ def _blob_id(content: bytes, digits: int) -> str:
     return hashed.hexdigest()
 
 
-def _live(recorded: Records, found: Chain, declared: Sequence[str]) -> Iterator[Difference]:
+def _live(recorded: Records, found: Chain, wanted: Collection[str]) -> Iterator[Difference]:
     """Yield models that are live by their record and not by the journal, or the other way."""
     live = chain.live(found.entries)
     for model, one in recorded.items():
@@ -146,7 +171,7 @@ def _live(recorded: Records, found: Chain, declared: Sequence[str]) -> Iterator[
             yield Difference(model, "journal", "live", one.built.key, told, cure)
     for model, entry in live.items():
         if _is_empty(recorded.get(model)):
-            is_wanted = model in declared
+            is_wanted = model in wanted
             adopt = None if is_wanted else Cure("adopt", model)
             advice = "registry sync restores it" if is_wanted else ""
             yield Difference(model, "record", "live", entry.key, NOTHING, adopt, advice)

@@ -121,16 +121,17 @@ def read(root: Path) -> Chain:
     flaws: list[Flaw] = []
     unfinished: list[str] = []
     for path in files(root):
-        *lines, rest = _content(root / path, path, flaws).split(b"\n")
+        shown = plain(path)  # a name may hold anything
+        *lines, rest = _content(root / path, shown, flaws).split(b"\n")
         if rest:
-            unfinished.append(f"{path}:{len(lines) + 1}")
+            unfinished.append(f"{shown}:{len(lines) + 1}")
         before: Entry | None = None
         for number, line in enumerate(lines, 1):
-            entry = _entry(line, f"{path}:{number}", flaws)
+            entry = _entry(line, f"{shown}:{number}", flaws)
             if entry is not None:
-                found.append((f"{path}:{number}", entry))
+                found.append((f"{shown}:{number}", entry))
                 if before is not None:
-                    flaws += _between(before, entry, f"{path}:{number}")
+                    flaws += _between(before, entry, f"{shown}:{number}")
             before = entry
     flaws += _unlinked(found)
     entries = sorted((entry for _, entry in found), key=lambda one: (one.time, one.seq, one.digest))

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,6 +250,12 @@ def _read_bytes(path: Path) -> bytes | None:
 def write_provenance(cache: Path, key: str, data: Mapping[str, Any]) -> None:
     """Keep the provenance of a build under its key."""
     _write_json(cache / provenance_path(key), dict(data))
+
+
+def named_in(content: bytes) -> Iterator[str]:
+    """Yield everything in a text that may be a build key."""
+    for found in _DIGEST.finditer(content.decode("utf-8", "replace")):
+        yield found.group()
 
 
 def is_key(text: str) -> bool:

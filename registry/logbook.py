@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,9 +17,14 @@ from schemas.expression import expression, mean_weight
 
 Records = Mapping[str, BuildRecord | UnreadableRecord]
 
+_MOST_ENDS = 60  # of 71 characters each: MLflow cuts a tag at 8000
 
-def build_log(world: World, fresh: BuildRecord) -> BuildLog:
-    """Return the log of a published model: recipe, operands, metrics, reports as files."""
+
+def build_log(world: World, fresh: BuildRecord, ends: Sequence[str] = ()) -> BuildLog:
+    """Return the log of a published model: recipe, operands, metrics, reports as files.
+
+    `ends` are those that the journal has now.
+    """
     assert fresh.built is not None
     report = keys.read_report(world.store.cache, fresh.built.key) or {}
     statistics = report.get("statistics", {})
@@ -29,6 +34,7 @@ def build_log(world: World, fresh: BuildRecord) -> BuildLog:
         metrics={**_all_metrics(world, fresh), **dict(_statistics(statistics))},
         files=_files(world, fresh, report),
         pictures=partial(_pictures, world, fresh, report),
+        journal=" ".join(ends[:_MOST_ENDS]),
     )
 
 

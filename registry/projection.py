@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from registry import tracking_text
+from registry import shown_ingredients, tracking_text, version_tags
 from registry.differences import NOTHING, Cure, Difference, SeenModel, SeenRun, SeenVersion
 from registry.record import Logged
-from registry.tracked import BuildLog, Operand, tags
+from registry.tracked import BuildLog, Operand
 from registry.tracking_audit import Auditor
 
-_OURS = ("registry.", "uses.", "negates.", "contains.")
 _NOTE = "mlflow.note.content"
-_JOURNAL = "registry.journal"
-_LEAD = 20  # characters that both texts have, before those in which they differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +42,31 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Expectations:
-    """What an audit of MLflow compares with; `build_of` makes a log of what the store knows."""
+    """What an audit of MLflow compares with; `build_of` makes a log of what the store knows.
+
+    `keys_of_git` are the build keys that records ever had; `unsure` are models of which nothing is
+    known, since their record is no good.
+    """
 
     models: Mapping[str, Known]
     operands: Sequence[Operand]
     entries: frozenset[str]
     build_of: Callable[[str, str], BuildLog | None]
+    keys_of_git: Callable[[], frozenset[str]]
+    unsure: frozenset[str] = frozenset()
 
 
 def compare(auditor: Auditor, wanted: Expectations) -> Iterator[Difference]:
     """Yield every difference between a tracking store and what is expected of it."""
     # First, since the pages of merges link to what is found here, whatever its tags say.
-    yield from _ingredients(auditor, wanted.operands)
-    for name in sorted(wanted.models.keys() | auditor.known_models()):
+    yield from shown_ingredients.compare(auditor, wanted.operands)
+    for name in sorted((wanted.models.keys() | auditor.known_models()) - wanted.unsure):
         seen = auditor.model(name)
         known = wanted.models.get(name, Known())
         if known.build is None:
             yield from _unpublished(name, seen, is_known=name in wanted.models)
+            for other in seen.versions if seen and name in wanted.models else ():
+                yield from _other(auditor, wanted, known, other, name)
         else:
             yield from _published(auditor, wanted, known, known.build, seen)
 
@@ -96,15 +101,28 @@ def _published(
         cure = Cure("model-tag", seen.name, tag="registry.kind", value="merge")
         yield Difference(seen.name, "MLflow model", "registry.kind", "merge", kind or NOTHING, cure)
     if version is not None:
-        run = auditor.run(version.run)
-        build = replace(build, commit=_commit(known, build.key, version, run))
-        yield from _version(build, version, run, wanted.entries, is_whole=known.is_whole)
-        if known.is_declared and known.is_whole:
-            yield from _texts(auditor, known, build, seen, version, run)
-        yield from _aliases(known, seen, version)
+        yield from _live(auditor, wanted, known, seen, version)
     for other in seen.versions:
         if other is not version:
-            yield from _other(auditor, wanted, known, other, seen)
+            yield from _other(auditor, wanted, known, other, seen.name)
+
+
+def _live(
+    auditor: Auditor, wanted: Expectations, known: Known, seen: SeenModel, version: SeenVersion
+) -> Iterator[Difference]:
+    """Yield what is wrong with the live version, what the record says of it, and the aliases."""
+    assert known.build is not None
+    run = auditor.run(version.run)
+    build = replace(known.build, commit=_commit(known, known.build.key, version, run))
+    yield from version_tags.compare(build, version, run, wanted.entries, is_whole=known.is_whole)
+    is_named = known.logged is None or known.logged.version == version.number
+    if known.logged and not is_named and version_tags.is_ours(version, run):
+        expected, found = f"version {version.number}", f"version {known.logged.version}"
+        cure = Cure("log", build.model)
+        yield Difference(build.model, "record", "mlflow.version", expected, found, cure)
+    if known.is_declared and known.is_whole:
+        yield from _texts(auditor, known, build, seen, version, run)
+    yield from _aliases(known, seen, version)
 
 
 def _live_version(known: Known, build: BuildLog, seen: SeenModel | None) -> SeenVersion | None:
@@ -128,84 +146,6 @@ def _commit(known: Known, key: str, version: SeenVersion, run: SeenRun | None) -
     return next(
         (one for one in told if one and (not commits or one in commits)), (*commits, "")[-1]
     )
-
-
-def _version(
-    build: BuildLog,
-    version: SeenVersion,
-    run: SeenRun | None,
-    entries: frozenset[str],
-    *,
-    is_whole: bool,
-) -> Iterator[Difference]:
-    """Yield what is wrong with the tags of a version and its run, and between the two."""
-    where = f"MLflow version {version.number}"
-    expected = tags(build)
-    yield from _tags(
-        build.model,
-        where,
-        expected,
-        version.tags,
-        Cure("version-tag", build.model, version.number),
-        is_whole=is_whole,
-    )
-    yield from _journal_tags(build.model, version, run, entries)
-    if run is None:
-        advice = "deleted for good; delete the version in MLflow, then audit --fix logs it anew"
-        yield Difference(build.model, where, "run", "that of its build", NOTHING, advice=advice)
-        return
-    there = f"MLflow run {run.id[:8]}"
-    if run.is_deleted:
-        cure = Cure("run-restore", target=run.id)
-        yield Difference(build.model, there, "stage", "active", "deleted", cure)
-    yield from _tags(
-        build.model, there, expected, run.tags, Cure("run-tag", target=run.id), is_whole=is_whole
-    )
-    if run.output and version.source != f"models:/{run.output}":
-        advice = "delete the version in MLflow, then audit --fix logs it anew"
-        yield Difference(
-            build.model, where, "source", f"models:/{run.output}", version.source, advice=advice
-        )
-
-
-def _tags(
-    model: str,
-    where: str,
-    expected: Mapping[str, str],
-    found: Mapping[str, str],
-    cure: Cure,
-    *,
-    is_whole: bool,
-) -> Iterator[Difference]:
-    ours = {tag for tag in found if tag.startswith(_OURS)} | expected.keys()
-    for tag in sorted(ours - {_JOURNAL}):
-        if tag.startswith("contains.") and not is_whole:
-            continue
-        wanted, is_now = expected.get(tag), found.get(tag)
-        if wanted != is_now:
-            yield Difference(
-                model,
-                where,
-                tag,
-                NOTHING if wanted is None else wanted,
-                NOTHING if is_now is None else is_now,
-                replace(cure, tag=tag, value=wanted),
-            )
-
-
-def _journal_tags(
-    model: str, version: SeenVersion, run: SeenRun | None, entries: frozenset[str]
-) -> Iterator[Difference]:
-    """Yield the ends of the journal that MLflow has seen, and that the journal no longer has."""
-    places = [(f"MLflow version {version.number}", version.tags)]
-    places += [(f"MLflow run {run.id[:8]}", run.tags)] if run else []
-    for where, found in places:
-        for digest in found.get(_JOURNAL, "").split():
-            if digest not in entries:
-                advice = "the journal has lost entries, or the tag was edited: nobody can tell"
-                yield Difference(
-                    model, where, _JOURNAL, "an entry of the journal", digest, advice=advice
-                )
 
 
 def _texts(
@@ -233,21 +173,9 @@ def _texts(
                 build.model,
                 where,
                 "description",
-                *_first_difference(expected, found),
+                *version_tags.first_difference(expected, found),
                 replace(cure, target=target, value=expected),
             )
-
-
-def _first_difference(expected: str, found: str) -> tuple[str, str]:
-    """Return the first lines in which two texts differ, from where they do."""
-    ours, theirs = expected.split("\n"), found.split("\n")
-    for number in range(max(len(ours), len(theirs))):
-        one, other = (text[number] if number < len(text) else NOTHING for text in (ours, theirs))
-        if one != other:
-            pairs = enumerate(zip(one, other, strict=False))
-            start = next((at for at, (a, b) in pairs if a != b), min(len(one), len(other))) - _LEAD
-            return (one, other) if start <= 0 else (f"…{one[start:]}", f"…{other[start:]}")
-    return expected, found
 
 
 def _aliases(known: Known, seen: SeenModel, version: SeenVersion) -> Iterator[Difference]:
@@ -283,64 +211,20 @@ def _previous(history: Sequence[str | None], numbers: Mapping[str, str]) -> str 
 
 
 def _other(
-    auditor: Auditor, wanted: Expectations, known: Known, other: SeenVersion, seen: SeenModel
+    auditor: Auditor, wanted: Expectations, known: Known, other: SeenVersion, name: str
 ) -> Iterator[Difference]:
     """Yield what is wrong with a version that is not live: its origin, else its tags."""
     key = other.tags.get("registry.key", "")
     where = f"MLflow version {other.number}"
-    build = wanted.build_of(seen.name, key)
+    build = wanted.build_of(name, key)
     is_second = known.build is not None and key == known.build.key
-    if is_second or (key not in known.history and build is None):
+    is_ours = build is not None or key in known.history or key in wanted.keys_of_git()
+    if is_second or not is_ours:
         found = f"build key {key}" if key else "a version without build key"
         found = f"a second version of the live {found}" if is_second else found
         advice = "left alone: delete it in MLflow if nobody needs it"
-        yield Difference(seen.name, where, "origin", "a build of this model", found, advice=advice)
+        yield Difference(name, where, "origin", "a build of this model", found, advice=advice)
     elif build is not None:
         run = auditor.run(other.run)
         build = replace(build, commit=_commit(known, key, other, run))
-        yield from _version(build, other, run, wanted.entries, is_whole=False)
-
-
-def _ingredients(auditor: Auditor, operands: Sequence[Operand]) -> Iterator[Difference]:
-    by_name: dict[str, list[tuple[int, Operand]]] = {}
-    for number, operand in enumerate(operands):
-        by_name.setdefault(operand.registered_name, []).append((number, operand))
-    for name, known in sorted(by_name.items()):
-        seen = auditor.model(name)
-        versions = list(seen.versions) if seen else []
-        for number, operand in known:
-            one = next((one for one in versions if operand.digest in one.text), None) or next(
-                (one for one in versions if one.tags.get("registry.digest") == operand.digest), None
-            )
-            if one is None:
-                expected = f"{operand.title} {operand.digest}"
-                cure = Cure("ingredient", name, str(number))
-                yield Difference(name, "MLflow model", "version", expected, NOTHING, cure)
-                continue
-            auditor.take(operand, one)
-            yield from _ingredient(auditor, operand, one)
-            versions.remove(one)
-        for other in versions:
-            if not other.tags.get("registry.digest"):
-                advice = "left alone: delete it in MLflow if nobody needs it"
-                found = "a version without digest"
-                where = f"MLflow version {other.number}"
-                yield Difference(name, where, "origin", "an ingredient", found, advice=advice)
-
-
-def _ingredient(auditor: Auditor, operand: Operand, seen: SeenVersion) -> Iterator[Difference]:
-    name, where = operand.registered_name, f"MLflow version {seen.number}"
-    expected = {
-        "registry.kind": operand.kind,
-        "registry.name": operand.name,
-        "registry.digest": operand.digest,
-    }
-    if operand.version is not None:
-        expected["registry.version"] = str(operand.version)
-    cure = Cure("version-tag", name, seen.number)
-    yield from _tags(name, where, expected, seen.tags, cure, is_whole=True)
-    text = auditor.ingredient_text(operand, seen.source.removeprefix("models:/"))
-    if text != seen.text:
-        lines = _first_difference(text, seen.text)
-        cure = Cure("version-text", name, seen.number, value=text)
-        yield Difference(name, where, "description", *lines, cure)
+        yield from version_tags.compare(build, other, run, wanted.entries, is_whole=False)

@@ -155,8 +155,7 @@ def reject(
 
 def log(world: World, fresh: BuildRecord) -> record.Logged | None:
     """Tell MLflow of a published model; None if it cannot be told now. For tasks of the lane."""
-    ends = " ".join(world.journal.open())
-    build = replace(logbook.build_log(world, fresh), journal=ends)
+    build = logbook.build_log(world, fresh, world.journal.open())
     logged = world.track(lambda tracker: tracker.log(build))
     return record.Logged(logged.store, logged.run, logged.version) if logged else None
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SHOWN_CHARACTERS = 80
 """Of each value in a line; `--format json` has the whole."""
+_MOST_SECONDS = 3600.0
+"""Of waiting for MLflow in all: an audit asks some questions about each model."""
 
 
 @click.command()
@@ -36,7 +38,8 @@ def audit(directory: Path, form: str, lock_timeout: float, *, fix: bool, deep: b
 
     session = open_session(directory)
     uri = tracking_place.default_uri(session.root)
-    tracker = Tracker(uri, session.loaded.catalog.settings.experiment)
+    experiment = session.loaded.catalog.settings.experiment
+    tracker = Tracker(uri, experiment, deadline_seconds=_MOST_SECONDS)
     repaired: list[Difference] = []
     with open_world(session, None) as world:
         stored = auditing.verify(world, deep=deep)

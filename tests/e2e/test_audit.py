@@ -119,6 +119,7 @@ def test_what_is_gone_from_mlflow_is_logged_again(synced: Repository) -> None:
         ("adapter.formal", "MLflow model", "version"),
     } <= found(told)
     assert fixed["differences"] == []
+    assert audit(synced)["differences"] == []
     for model in ("average", "trimmed"):
         recorded = json.loads((synced.root / f"catalog/builds/{model}.json").read_text())["mlflow"]
         live = client.get_model_version_by_alias(model, "live")
@@ -157,7 +158,53 @@ def test_what_no_sync_made_is_named_and_left_alone(synced: Repository) -> None:
     assert len(client.search_model_versions("name = 'average'")) == 2
 
 
-def test_altered_files_records_and_pointers_are_named(synced: Repository) -> None:
+def test_a_version_put_in_place_of_ours_is_told_by_what_it_names(synced: Repository) -> None:
+    client = client_of(synced)
+    ours = client.get_model_version("average", "1")
+    client.delete_model_version("average", "1")
+    client.create_model_version(
+        "average", "dvc://elsewhere", ours.run_id, tags=ours.tags, description=ours.description
+    )
+    client.set_registered_model_alias("average", "live", "2")
+
+    told = audit(synced, "--fix")
+
+    (one,) = told["differences"]
+    assert (one["where"], one["field"], one["found"], one["repairable"]) == (
+        "MLflow version 2",
+        "source",
+        "dvc://elsewhere",
+        False,
+    )
+    assert one["expected"] == ours.source
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('"weight": 1.0', '"weight": 1.5', "key"),
+        ('"sha256": "', '"sha256": "0', "artifact.digest"),
+        ('"files":', '"file":', "file"),
+        ('"format_version": 1', '"format_version": 7', "file"),
+        ("{\n", "garbage\n", "file"),
+    ],
+)
+def test_by_a_record_that_was_edited_nothing_is_repaired(
+    synced: Repository, old: str, new: str, field: str
+) -> None:
+    before = everything(synced)
+    path = synced.root / "catalog/builds/trimmed.json"
+    path.write_text(path.read_text("utf-8").replace(old, new, 1), "utf-8")
+
+    fixed = audit(synced, "--fix")
+
+    assert ("trimmed", "record", field) in found(fixed)
+    assert {one["where"] for one in fixed["differences"]} == {"record"}
+    assert fixed["repaired"] == []
+    assert everything(synced) == before
+
+
+def test_altered_files_pointers_and_provenance_are_named(synced: Repository) -> None:
     folder = synced.root / "catalog/builds"
     record = json.loads((folder / "average.json").read_text())
     pointer = (folder / "average.dvc").read_bytes()
@@ -170,7 +217,6 @@ def test_altered_files_records_and_pointers_are_named(synced: Repository) -> Non
     data.chmod(0o644)
     data.write_bytes(content)
     (folder / "average.dvc").unlink()
-    synced.edit("catalog/builds/trimmed.json", '"weight": 1.0', '"weight": 1.5')
     provenance = synced.root / ".dvc/cache/registry/provenance"
     key = json.loads((folder / "both-skills.json").read_text())["key"][7:]
     statement = provenance / key[:2] / f"{key}.json"
@@ -181,7 +227,6 @@ def test_altered_files_records_and_pointers_are_named(synced: Repository) -> Non
 
     named = found(quick)
     assert {("average", "pointer", "md5"), ("both-skills", "store", "provenance.json")} <= named
-    assert ("trimmed", "record", "key") in named
     assert ("average", "store", shard) in found(deep) - named
     assert (folder / "average.dvc").read_bytes() == pointer
     assert ("average", "store", shard) in found(fixed)
