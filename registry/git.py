@@ -107,9 +107,11 @@ def versions(root: Path, revs: Iterable[str] | None, prefix: str) -> dict[str, s
 
     With the object ids of all its versions; None stands for all branches, tags and other refs.
     """
-    asked = ("--full-history", "--no-renames", "--raw", "--no-abbrev", "-z", "--format=")
+    form = ("--full-history", "--no-renames", "--raw", "--no-abbrev", "-z", "--format=")
+    # Whatever a user prefers:
+    plain = ("--no-color", "--no-show-signature", "--no-diff-merges")
     behind = ("--all",) if revs is None else ("--end-of-options", *revs)
-    told = _ask(root, "log", *asked, *behind, "--", prefix)
+    told = _ask(root, "log", *form, *plain, *behind, "--", prefix)
     found: dict[str, set[str]] = {}
     parts = iter(told.split(b"\0"))
     for facts in parts:
