@@ -21,6 +21,11 @@ Read it in the direction of the data:
     graph_layout, graph_picture, lineage_report, impact_report
                           the graph as a drawing, as text, JSON and a page (pure)
     report, shown         plans, and what is inside a model, as text, JSON or Markdown
+    journal, chain        what syncs did, by whom: written, and read back link by link
+    provenance            which files came from which request, as in-toto has it (pure)
+    audit, audit_files, expectation, projection, shown_ingredients, version_tags, differences,
+    tracking_audit
+                          what does not agree with what Git records, and its repair
     mergekit              a file of mergekit -> a merge spec, or what stands in the way (pure)
     analysis, charts      how terms agree and what a merge leaves of them; what is drawn of it
     recommendation        which method to start with, as a table of rules (pure)

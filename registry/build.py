@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from registry import evaluation, form, keys, objects, publish, shards
+from registry import evaluation, form, git, journal, keys, objects, provenance, publish, shards
 from registry.errors import NotNow, VerificationFailed
 from registry.keys import Artifact, StoredFile
 from registry.plan import Action, Change
@@ -29,11 +30,13 @@ def build(world: World, change: Change) -> Outcome:
     request = _pinned(world, one)
     assert key_of(request) == change.key, "the plan was made from the same digests"
     if artifact := _from_remote(world, change):
-        return publish.publish(world, one, request, artifact, Action.RESTORE, "from the remote")
+        restored = replace(change, action=Action.RESTORE)
+        return publish.publish(world, one, request, artifact, restored, "from the remote")
     assert change.key is not None
     # Before the build, which must not link what is altered.
     _drop_altered(world, change.key)
     scratch = world.store.staging()
+    started = journal.now()
     try:
         anew = _is_asked_for(change)
         report = evaluation.build_folder(world, one.model, request, scratch, anew=anew)
@@ -45,6 +48,15 @@ def build(world: World, change: Change) -> Outcome:
         world.observer.stage(one.model, "store")
         with objects.writing(_REPORT_BYTES, world.store.cache):
             keys.write_report(world.store.cache, change.key, report)
+            statement = provenance.statement(
+                request,
+                report,
+                report_digest=keys.report_digest(world.store.cache, change.key),
+                commit=world.commit,
+                source=git.address(world.root),
+                times=(started, journal.now()),
+            )
+            keys.write_provenance(world.store.cache, change.key, statement)
         artifact = world.store.publish(
             scratch / "model",
             key=change.key,
@@ -57,7 +69,7 @@ def build(world: World, change: Change) -> Outcome:
         shutil.rmtree(scratch, ignore_errors=True)
     cache, base, untouched = world.store.cache, request["base"]["digest"], report["shards"]
     shards.remember(cache, base, untouched, artifact.files)
-    outcome = publish.publish(world, one, request, artifact, Action.BUILD)
+    outcome = publish.publish(world, one, request, artifact, change)
     shards.settle(cache, base, untouched.values())
     return outcome
 
@@ -70,9 +82,9 @@ def restore(world: World, change: Change) -> Outcome:
     if bad := world.store.verify(artifact, deep=True):
         world.observer.warn(f"{change.model}: {bad[0]} is altered in the store; building again")
         world.store.drop_altered(artifact)
-        return build(world, change)
+        return build(world, replace(change, action=Action.BUILD))
     one = world.declared[change.model]
-    return publish.publish(world, one, _pinned(world, one), artifact, Action.RESTORE)
+    return publish.publish(world, one, _pinned(world, one), artifact, change)
 
 
 def _pinned(world: World, one: Declaration) -> dict[str, Any]:
@@ -98,6 +110,7 @@ def _from_remote(world: World, change: Change) -> Artifact | None:
     try:
         found = world.store.find_remote_key(change.key)
         if found is not None and _is_of(found.files, change.key) and world.store.fetch(found):
+            world.store.fetch_provenance(found)
             return found
     except NotNow as error:
         world.observer.warn(f"remote: {error.message}; building instead")

@@ -8,6 +8,7 @@ GIT_INDEX_FILE elsewhere, and a path with a `*` in it is a path, not a pattern.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ _FIXED = {
     "GIT_LITERAL_PATHSPECS": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
 }
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 _NETWORK_SECONDS = 120
 # Parts of git's messages after which the same command may work later.
 _PASSING = (
@@ -79,6 +81,47 @@ def head(root: Path) -> str | None:
     """Return the commit that is checked out, None before the first one."""
     done = _run(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     return done.stdout.decode().strip() or None
+
+
+def identity(root: Path) -> str | None:
+    """Return `Name <address>` as Git would enter it as author, None if it knows none."""
+    done = _run(root, "var", "GIT_AUTHOR_IDENT")
+    told = done.stdout.decode("utf-8", "replace").strip()
+    return told.rpartition(" ")[0].rpartition(" ")[0] or None if done.returncode == 0 else None
+
+
+def address(root: Path) -> str | None:
+    """Return where this repository is fetched from, without credentials; None if from nowhere."""
+    done = _run(root, "config", "--get", "remote.origin.url")
+    return _CREDENTIALS.sub("", done.stdout.decode("utf-8", "replace").strip()) or None
+
+
+def with_upstream(root: Path, revision: str) -> list[str]:
+    """Return a revision, and the branch that the current one follows, as last fetched, if any."""
+    done = _run(root, "rev-parse", "--verify", "--quiet", "@{upstream}^{commit}")
+    return [revision, done.stdout.decode().strip()] if done.returncode == 0 else [revision]
+
+
+def versions(root: Path, revs: Iterable[str] | None, prefix: str) -> dict[str, set[str]]:
+    """Return every file that a commit behind these revisions added or changed under `prefix`.
+
+    With the object ids of all its versions; None stands for all branches, tags and other refs.
+    """
+    form = ("--full-history", "--no-renames", "--raw", "--no-abbrev", "-z", "--format=")
+    # Whatever a user prefers:
+    plain = ("--no-color", "--no-show-signature", "--no-diff-merges")
+    behind = ("--all",) if revs is None else ("--end-of-options", *revs)
+    told = _ask(root, "log", *form, *plain, *behind, "--", prefix)
+    found: dict[str, set[str]] = {}
+    parts = iter(told.split(b"\0"))
+    for facts in parts:
+        # `:100644 100644 <old> <new> M`, then the path as a part of its own
+        if facts.lstrip(b"\n").startswith(b":"):
+            _, _, _, new, kind = facts.decode("ascii").split()
+            path = os.fsdecode(next(parts))
+            if kind != "D":
+                found.setdefault(path, set()).add(new)
+    return found
 
 
 def resolve(root: Path, rev: str) -> str:

@@ -6,6 +6,7 @@ things, but never imports DVC, and it never reads an object. One file per key, r
     <cache>/registry/keys/<aa>/<hex>.json           what is stored under a build key
     <cache>/registry/evaluations/<aa>/<hex>.json    metrics by evaluation key
     <cache>/registry/reports/<aa>/<hex>.json        build reports by build key
+    <cache>/registry/provenance/<aa>/<hex>.json     in-toto statements by build key
     <cache>/files/md5/<aa>/<rest>                   DVC's objects, read-only
 """
 
@@ -17,7 +18,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,56 @@ def read_report(cache: Path, key: str) -> dict[str, Any] | None:
 def write_report(cache: Path, key: str, data: Mapping[str, Any]) -> None:
     """Keep the report of a build under its key."""
     _write_json(cache / _relative("reports", key), dict(data))
+
+
+def provenance_path(key: str) -> str:
+    """Return where the provenance under a build key lies, below the cache or a remote."""
+    return _relative("provenance", key)
+
+
+def provenance_bytes(cache: Path, key: str) -> bytes | None:
+    """Return the file of the provenance under a build key, None without any."""
+    return _read_bytes(cache / provenance_path(key))
+
+
+def provenance_digest(cache: Path, key: str) -> str | None:
+    """Return the digest of that file: what the journal names."""
+    content = provenance_bytes(cache, key)
+    return None if content is None else bytes_digest(content)
+
+
+def report_digest(cache: Path, key: str) -> str | None:
+    """Return the digest of the file of the build report under a build key, None without any."""
+    content = _read_bytes(cache / _relative("reports", key))
+    return None if content is None else bytes_digest(content)
+
+
+def bytes_digest(content: bytes) -> str:
+    """Return the digest of bytes."""
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def write_provenance(cache: Path, key: str, data: Mapping[str, Any]) -> None:
+    """Keep the provenance of a build under its key."""
+    _write_json(cache / provenance_path(key), dict(data))
+
+
+def named_in(content: bytes) -> Iterator[str]:
+    """Yield everything in a text that may be a build key."""
+    for found in _DIGEST.finditer(content.decode("utf-8", "replace")):
+        yield found.group()
+
+
+def is_key(text: str) -> bool:
+    """Return whether a text can be a build key."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def _relative(kind: str, key: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,25 +21,45 @@ from registry import (
 )
 from registry.containment import contents
 from registry.lineage import Graph
-from registry.record import BuildRecord, Evaluation
+from registry.record import BuildRecord, Evaluation, UnreadableRecord
 from registry.tracked import BuildLog, Operand, RunLog, shortened
 from registry.world import World
 from schemas.canonical import canonical, digest
 from schemas.expression import expression, mean_weight
 
+Records = Mapping[str, BuildRecord | UnreadableRecord]
 
-def build_log(world: World, fresh: BuildRecord) -> BuildLog:
-    """Return the log of a published model: recipe, operands, metrics, reports as files."""
+_MOST_ENDS = 60  # of 71 characters each: MLflow cuts a tag at 8000
+
+
+def build_log(world: World, fresh: BuildRecord, ends: Sequence[str] = ()) -> BuildLog:
+    """Return the log of a published model: recipe, operands, metrics, reports as files.
+
+    `ends` are those that the journal has now.
+    """
+    assert fresh.built is not None
+    report = keys.read_report(world.store.cache, fresh.built.key) or {}
+    statistics = report.get("statistics", {})
+    page = lineage_report.html(_lineage(world, fresh), world.catalog)
+    return replace(
+        identity(world, fresh),
+        params=dict(_params(fresh.built.request)),
+        metrics={**_all_metrics(world, fresh), **dict(_statistics(statistics))},
+        files={**_files(world, fresh, report), "lineage/lineage.html": page.encode()},
+        pictures=partial(_pictures, world, fresh, report),
+        journal=" ".join(ends[:_MOST_ENDS]),
+    )
+
+
+def identity(world: World, fresh: BuildRecord, recorded: Records | None = None) -> BuildLog:
+    """Return what tags and descriptions of a published model are made of, and no more.
+
+    `recorded` are all records, where they were read already.
+    """
     built = fresh.built
     assert built is not None
-    request = built.request
-    base, recipe = request["base"], request["recipe"]
-    spec = world.catalog.merges[fresh.model]
-    report = keys.read_report(world.store.cache, built.key) or {}
-    statistics = report.get("statistics", {})
-    operands = tuple(_operand(term) for term in recipe["terms"])
-    graph = _lineage(world, fresh)
-    page = lineage_report.html(graph, world.catalog)
+    base, recipe = built.request["base"], built.request["recipe"]
+    spec = world.catalog.merges.get(fresh.model)  # None for what is no longer declared
     return BuildLog(
         model=fresh.model,
         key=built.key,
@@ -49,16 +69,15 @@ def build_log(world: World, fresh: BuildRecord) -> BuildLog:
         commit=world.commit,
         method=recipe["method"],
         base=Operand("base", base["name"], None, base["digest"]),
-        operands=operands,
-        contains=_contains(graph),
-        params=dict(_params(request)),
-        metrics={**_all_metrics(world, fresh), **dict(_statistics(statistics))},
-        files={**_files(world, fresh, report), "lineage/lineage.html": page.encode()},
+        operands=tuple(_operand(term) for term in recipe["terms"]),
+        contains=_contains(_lineage(world, fresh, recorded)),
+        params={},
+        metrics={},
+        files={},
         source=f"dvc://catalog/builds/{fresh.model}.dvc",
-        description=spec.description,
-        owner=spec.owner,
-        labels=spec.labels,
-        pictures=partial(_pictures, world, fresh, report),
+        description=spec.description if spec else "",
+        owner=spec.owner if spec else "",
+        labels=spec.labels if spec else {},
     )
 
 
@@ -147,11 +166,17 @@ def _operand(term: Mapping[str, Any]) -> Operand:
     )
 
 
-def _lineage(world: World, fresh: BuildRecord) -> Graph:
+def _lineage(world: World, fresh: BuildRecord, recorded: Records | None = None) -> Graph:
     """Return the graph of a published model, whose record may not be written yet."""
-    recorded = {**record.read_all(world.root), fresh.model: fresh}
-    known = ancestry.live(recorded, world.catalog, world.store.cache, {fresh.model})
-    return lineage.ingredients(fresh.model, known)
+    assert fresh.built is not None
+    terms = fresh.built.request["recipe"]["terms"]
+    if all(term["input"]["kind"] != "merge" for term in terms):
+        recorded = {}  # no other record tells anything
+    known = record.read_all(world.root) if recorded is None else recorded
+    of_all = ancestry.live(
+        {**known, fresh.model: fresh}, world.catalog, world.store.cache, {fresh.model}
+    )
+    return lineage.ingredients(fresh.model, of_all)
 
 
 def _contains(graph: Graph) -> dict[str, str]:
@@ -222,6 +247,8 @@ def _files(world: World, fresh: BuildRecord, report: Mapping[str, Any]) -> dict[
         "lineage/record.json": _pretty(record_data),
         "report/build.json": _pretty(report),
     }
+    if statement := keys.provenance_bytes(world.store.cache, fresh.built.key):
+        files["lineage/provenance.json"] = statement
     return {**files, **_answers(world, fresh.evaluation)} if fresh.evaluation else files
 
 

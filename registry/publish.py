@@ -10,11 +10,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-from registry import evaluation, logbook, observation, record
+from registry import evaluation, keys, logbook, observation, record, report
 from registry.errors import NotNow
 from registry.keys import Artifact
 from registry.logbook import Attempt
-from registry.plan import Action
+from registry.plan import Action, Change
 from registry.record import BuildRecord, Built, Rejected
 from registry.request import Declaration
 from registry.world import World
@@ -47,19 +47,19 @@ def publish(
     one: Declaration,
     request: Mapping[str, Any],
     artifact: Artifact,
-    action: Action,
+    change: Change,
     note: str = "",
 ) -> Outcome:
     """Evaluate, judge and publish what lies in the store; the record is written last.
 
-    MLflow and the record are the lane's, so that the next build need not wait for them.
+    MLflow, journal and record are the lane's, so that the next build need not wait for them.
     """
     known = recorded(world, one.model)
     measured = evaluation.evaluate(world, one, request, artifact)
     if problems := evaluation.failed(measured):
         assert measured is not None
         attempt = Attempt(artifact.key, request, artifact.model_digest, measured)
-        return reject(world, known, attempt, problems, action)
+        return reject(world, known, attempt, problems, change)
     built = Built(
         key=artifact.key,
         request=request,
@@ -80,26 +80,50 @@ def publish(
         push_artifact(world, one.model, artifact)
     is_same = known.built is not None and known.built.model_digest == artifact.model_digest
     note = note or ("the recorded digest again" if is_same else "")
-    result = Result(one.model, action, artifact.model_digest, note=note)
-    return enter(world, BuildRecord(one.model, built, measured), result)
-
-
-def enter(world: World, fresh: BuildRecord, result: Result) -> Outcome:
-    """Have the lane tell MLflow of a published model and then write its record."""
+    result = Result(one.model, change.action, artifact.model_digest, note=note)
+    fresh = BuildRecord(one.model, built, measured)
 
     def finish() -> Result:
         logged = log(world, fresh)
         with world.lane.lasting():
+            journalise(world, change, "live", built)
             record.write(world.root, replace(fresh, mlflow=logged))
-            _forget_altered(world, fresh.model)
+            _forget_altered(world, one.model)
         return result
 
-    world.observer.stage(fresh.model, "log")
+    world.observer.stage(one.model, "log")
     return world.lane.submit(finish)
 
 
+def journalise(
+    world: World,
+    change: Change,
+    result: str,
+    what: Built | Attempt | Artifact | None,
+    reason: str = "",
+) -> None:
+    """Enter what was done into the journal, before the record that it tells of.
+
+    After a crash between the two the next sync does it again, and enters it again.
+    """
+    reasons = [report.reason_text(one) for one in change.reasons]
+    provenance = keys.provenance_digest(world.store.cache, what.key) if what else None
+    world.journal.enter(
+        {
+            "action": change.action.value,
+            "commit": world.commit,
+            "model": change.model,
+            "key": what.key if what else "",
+            "model_digest": what.model_digest if what else "",
+            "result": result,
+            "reason": "; ".join([*reasons, *([reason] if reason else [])]),
+            "provenance": provenance or "",
+        }
+    )
+
+
 def reject(
-    world: World, known: BuildRecord, attempt: Attempt, problems: tuple[str, ...], action: Action
+    world: World, known: BuildRecord, attempt: Attempt, problems: tuple[str, ...], change: Change
 ) -> Outcome:
     """Record an attempt that a gate stopped, and tell MLflow of it; what is live stays so."""
     measured = attempt.measured
@@ -115,13 +139,14 @@ def reject(
     if known.built is not None:
         hint = f"the earlier version {known.built.model_digest[:19]}… stays live"
     problem = f"gate failed: {'; '.join(problems)}"
-    result = Result(known.model, action, problem=problem, hint=hint, exit_code=1)
+    result = Result(known.model, change.action, problem=problem, hint=hint, exit_code=1)
 
     def finish() -> Result:
         told = logbook.rejected_log(world, known.model, attempt, "; ".join(problems))
         reason = "; ".join(problems)
         world.track(lambda tracker: tracker.log_rejected(told, known.model, reason))
         with world.lane.lasting():
+            journalise(world, change, "rejected", attempt, reason)
             record.write(world.root, replace(known, rejected=rejected))
         return result
 
@@ -130,7 +155,7 @@ def reject(
 
 def log(world: World, fresh: BuildRecord) -> record.Logged | None:
     """Tell MLflow of a published model; None if it cannot be told now. For tasks of the lane."""
-    build = logbook.build_log(world, fresh)
+    build = logbook.build_log(world, fresh, world.journal.open())
     logged = world.track(lambda tracker: tracker.log(build))
     return record.Logged(logged.store, logged.run, logged.version) if logged else None
 
@@ -142,6 +167,8 @@ def push_artifact(world: World, model: str, artifact: Artifact) -> None:
         world.store.push(artifact, record.folder(world.root) / f"{model}.dvc")
     except NotNow as error:
         world.observer.warn(f"{model}: not pushed: {error.message}; the next `sync --push` tries")
+    else:
+        journalise(world, Change(model, Action.PUSH), "pushed", artifact)
 
 
 def recorded(world: World, model: str) -> BuildRecord:

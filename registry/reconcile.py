@@ -175,7 +175,7 @@ def _evaluate(world: World, change: Change) -> Outcome:
         assert measured is not None
         built = known.built
         attempt = Attempt(built.key, built.request, built.model_digest, measured)
-        return publish.reject(world, known, attempt, problems, change.action)
+        return publish.reject(world, known, attempt, problems, change)
     fresh = replace(known, evaluation=measured, rejected=None)
     result = Result(change.model, change.action, known.built.model_digest)
 
@@ -185,6 +185,7 @@ def _evaluate(world: World, change: Change) -> Outcome:
             told, files = logbook.judged(world, fresh)
             world.track(lambda tracker: tracker.log_later(logged, told, files, one.model))
         with world.lane.lasting():
+            publish.journalise(world, change, "live", fresh.built)
             record.write(world.root, replace(fresh, mlflow=logged))
         return result
 
@@ -205,6 +206,7 @@ def _log_again(world: World, change: Change) -> Outcome:
             return replace(result, note="left for later")
         if logged != known.mlflow:
             with world.lane.lasting():
+                publish.journalise(world, change, "logged", known.built)
                 record.write(world.root, replace(known, mlflow=logged))
         return result
 
@@ -227,6 +229,8 @@ def _unpublish(world: World, change: Change) -> Outcome:
     def finish() -> Result:
         is_told = known.mlflow is None or world.track(unpublish)
         with world.lane.lasting():
+            if known.built is not None or is_told:
+                publish.journalise(world, change, "unpublished", known.built)
             (folder / f"{change.model}.dvc").unlink(missing_ok=True)
             if is_told:
                 (folder / f"{change.model}.json").unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry import dvc_config, keys, objects
+from registry import dvc_config, keys, objects, provenance
 from registry.errors import NotNow, RegistryError, VerificationFailed
 from registry.keys import Artifact
 from registry.local_store import LocalStore
@@ -45,8 +45,17 @@ class _Remote:
 
     def index(self, key: str) -> str:
         """Return where the index entry of a build key lies."""
-        joined: str = self.fs.join(self.path, *keys.relative_path(key).split("/"))
+        return self.place(keys.relative_path(key))
+
+    def place(self, path: str) -> str:
+        """Return where something of ours lies."""
+        joined: str = self.fs.join(self.path, *path.split("/"))
         return joined
+
+    def put(self, file: Path, path: str) -> None:
+        """Send a file of ours there."""
+        self.fs.makedirs(self.fs.parent(self.place(path)))
+        self.fs.put_file(str(file), self.place(path))
 
     def object(self, oid: str) -> str:
         """Return where an object lies."""
@@ -95,6 +104,22 @@ class Store(LocalStore):
             shutil.rmtree(arrived, ignore_errors=True)
         return True
 
+    def fetch_provenance(self, artifact: Artifact) -> None:
+        """Bring the provenance of a fetched artifact, if the remote has one that fits it."""
+        assert self._remote is not None, "the artifact came from there"
+        path = keys.provenance_path(artifact.key)
+        with self._opened(self._remote) as remote:
+            try:
+                content: bytes = remote.fs.cat_file(remote.place(path))
+            except FileNotFoundError:
+                return
+        files = {name: file.sha256 for name, file in artifact.files.items()}
+        if wrong := provenance.misfit(content, files, artifact.key):
+            _log.warning("the provenance of %s in the remote does not fit: %s", artifact.key, wrong)
+            return
+        with objects.writing(len(content), self.cache):
+            keys.replace_file(self.cache / path, content)
+
     def _download(self, artifact: Artifact, paths: set[str], folder: Path) -> bool:
         assert self._remote is not None
         size = sum(artifact.files[path].size for path in paths)
@@ -132,8 +157,10 @@ class Store(LocalStore):
             entry = self.cache / keys.relative_path(artifact.key)
             if keys.read(self.cache, artifact.key) != artifact:
                 keys.write(self.cache, artifact)
-            remote.fs.makedirs(remote.fs.parent(remote.index(artifact.key)))
-            remote.fs.put_file(str(entry), remote.index(artifact.key))
+            statement = keys.provenance_path(artifact.key)
+            if (self.cache / statement).exists():
+                remote.put(self.cache / statement, statement)
+            remote.put(entry, keys.relative_path(artifact.key))
             self._mark("pushed", remote.id, artifact.key.removeprefix("sha256:"))
 
     def _upload(self, artifact: Artifact, remote: _Remote) -> None:

@@ -57,7 +57,7 @@ class BuildLog:
     """All that MLflow shows of one build; `contains` maps deeper ingredients to their path.
 
     `files` become artifacts of the run, by path, and so do `pictures`, which are drawn only if the
-    build is not logged yet; `source` says where the bytes are.
+    build is not logged yet; `source` says where the bytes are, `journal` where the journal ended.
     """
 
     model: str
@@ -78,6 +78,7 @@ class BuildLog:
     owner: str = ""
     labels: Mapping[str, str] | None = None
     pictures: Callable[[], Mapping[str, bytes]] = dict
+    journal: str = ""
 
 
 def metric_name(label: str) -> str:
@@ -107,6 +108,8 @@ def tags(build: BuildLog) -> dict[str, str]:
         "registry.negates": "true" if negates else "false",
         "registry.source": build.source,
     }
+    if build.journal:
+        found["registry.journal"] = build.journal
     for operand in build.operands:
         found[f"uses.{operand.key}"] = weight_text(operand)
         if operand.is_subtracted:

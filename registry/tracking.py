@@ -13,6 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from registry import lock
 from registry.record import Logged
 from registry.tracked import BuildLog, Operand, RunLog, shortened, tags, weight_metric
+from registry.tracking_audit import Auditor
 from registry.tracking_models import Models, model_of
 from registry.tracking_place import (
     CALM,
@@ -73,7 +75,8 @@ class Tracker:
     def _open(self) -> Models:
         if self._models is None:
             # Importing MLflow and making the tables of a file take long, but wait for nobody.
-            self._client = self._session.work(_connected, self._uri)
+            if self._client is None:
+                self._client = self._session.work(_connected, self._uri)
             self._experiment = self._find_experiment()
             self._models = Models(
                 self._session,
@@ -82,6 +85,18 @@ class Tracker:
                 partial(_create_version, self._uri, self._client),
             )
         return self._models
+
+    def auditor(self) -> Auditor | None:
+        """Return who reads what is there; None if there is no store or experiment to read yet."""
+        file = file_of(self._uri)
+        if self._models is None and file is not None and not file.exists():
+            return None
+        if self._client is None:
+            self._client = self._session.work(_connected, self._uri)
+        if self._ask(self._client.get_experiment_by_name, self._name) is None:
+            return None
+        models = self._open()
+        return Auditor(self._session, self._client, self._experiment.experiment_id, models)
 
     def _find_experiment(self) -> Any:
         client, name = self._client, self._name
@@ -113,14 +128,17 @@ class Tracker:
         version = models.find_version(build.model, "registry.key", build.key)
         if version is None:
             version = self._log_build(build, models)
+        else:
+            # The page of a model says what its version's page says, also when it is judged again.
+            build = replace(build, commit=version.tags.get("registry.commit", build.commit))
         models.make_live(build, str(version.version), version.run_id)
         return Logged(self.store_id(), version.run_id, str(version.version))
 
     def _log_build(self, build: BuildLog, models: Models) -> Any:
         run = self._take_run(build)
         run_id = run.info.run_id
-        text = models.describe(build, run_id)
         weights = self._log_operands(run, build, models)
+        text = models.describe(build, run_id)  # with links to the operands, which are there now
         model = self._take_output(run, build, models)
         self._log_files(run_id, {**build.files, **build.pictures()})
         points = weights + _points(build.metrics, run.info.start_time, model)

@@ -27,7 +27,7 @@ class Models:
         self._client = client
         self._experiment = experiment
         self._create = create
-        self._ingredients: dict[Operand, tuple[str, str]] = {}
+        self._ingredients: dict[tuple[str, str], tuple[str, str]] = {}
 
     def find_version(self, name: str, tag: str, value: str) -> Any:
         """Return the newest version of a model with that tag, or None."""
@@ -78,16 +78,27 @@ class Models:
 
         None for a merge that this store does not hold: only its own build can enter it.
         """
-        if operand not in self._ingredients:
-            is_merge = operand.kind == "merge"
-            tag = "registry.model_digest" if is_merge else "registry.digest"
+        known = self.known_ingredient(operand)
+        if known is None and operand.kind != "merge":
+            version = self._enter(operand)
+            return self.take(operand, version.source, version.version)
+        return known
+
+    def known_ingredient(self, operand: Operand) -> tuple[str, str] | None:
+        """Return the logged model and the version of an operand; None if the store has none."""
+        found = self._ingredients.get((operand.registered_name, operand.digest))
+        if found is None:
+            tag = "registry.model_digest" if operand.kind == "merge" else "registry.digest"
             version = self.find_version(operand.registered_name, tag, operand.digest)
-            if version is None and is_merge:
-                return None
-            if version is None:
-                version = self._enter(operand)
-            self._ingredients[operand] = (model_of(version), str(version.version))
-        return self._ingredients[operand]
+            if version is not None:
+                return self.take(operand, version.source, version.version)
+        return found
+
+    def take(self, operand: Operand, source: str, version: int | str) -> tuple[str, str]:
+        """Take a version for that of an operand; return its logged model and its number."""
+        found = (model_id(source), str(version))
+        self._ingredients[operand.registered_name, operand.digest] = found
+        return found
 
     def _enter(self, operand: Operand) -> Any:
         facts = {
@@ -110,7 +121,7 @@ class Models:
         """Return the links to the pages of a build's operands, by their keys."""
         places = {}
         for operand in (build.base, *build.operands):
-            if (found := self.ingredient(operand)) is not None:
+            if (found := self.known_ingredient(operand)) is not None:
                 places[operand.key] = tracking_text.version_link(operand.registered_name, found[1])
         return places
 
@@ -129,9 +140,13 @@ class Models:
                 # First this one, so that nothing is lost between the two calls.
                 self._ask(self._client.set_registered_model_alias, name, _PREVIOUS, str(former))
             self._ask(self._client.set_registered_model_alias, name, _LIVE, version)
-        link = tracking_text.run_link(self._experiment, run)
-        text = tracking_text.of_model(build, self._places(build), version, link)
+        text = self.describe_live(build, version, run)
         self._ask(self._client.update_registered_model, name, text)
+
+    def describe_live(self, build: BuildLog, version: str, run: str) -> str:
+        """Return the description of a model whose live version is this one."""
+        link = tracking_text.run_link(self._experiment, run)
+        return tracking_text.of_model(build, self._places(build), version, link)
 
     def mark_rejected(self, name: str, reason: str, run: str) -> None:
         """Say on a model's page that its last attempt was stopped; what is live stays so."""
@@ -157,4 +172,9 @@ class Models:
 
 def model_of(version: Any) -> str:
     """Return the id of the logged model behind a version."""
-    return str(version.source).removeprefix("models:/")
+    return model_id(version.source)
+
+
+def model_id(source: str) -> str:
+    """Return the id of the logged model that a version's source names."""
+    return str(source).removeprefix("models:/")

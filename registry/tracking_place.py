@@ -26,6 +26,8 @@ CALM = {
     "DO_NOT_TRACK": "true",
     # Jobs of MLflow's own would take eight more processes and 0.7 GB.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    # Standard output is for our results; MLflow greets there when a run on a server ends.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Environment of every MLflow that we start."""
 

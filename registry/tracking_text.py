@@ -47,10 +47,15 @@ def of_model(build: BuildLog, places: Mapping[str, str], version: str, run: str 
 
 def unpublished(text: str) -> str:
     """Return the description of a model that was taken back; what it was stays readable."""
-    if text.startswith(_NOT_PUBLISHED):
+    if is_unpublished(text):
         return text
     first, _, rest = text.partition("\n\n")
     return f"{_NOT_PUBLISHED}\n\n{rest if first.startswith(_LIVE) else text}"
+
+
+def is_unpublished(text: str) -> bool:
+    """Return whether a description is that of a model that was taken back."""
+    return text.startswith(_NOT_PUBLISHED)
 
 
 def version_link(name: str, version: str) -> str:

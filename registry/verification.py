@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry import evaluation, keys, observation, shards
+from registry import evaluation, keys, observation, provenance, shards
 from registry.errors import RegistryError
+from registry.keys import Artifact
 from registry.record import BuildRecord
 from registry.store import Store
 from registry.world import World
@@ -48,8 +49,20 @@ def check(store: Store, one: BuildRecord, *, deep: bool) -> Finding:
         )
         text = f"missing or altered: {', '.join(bad)}"
         return Finding(one.model, text, is_intact=False, altered=digest, files=tuple(bad))
+    if told := _provenance_problem(store, one.built.key, artifact):
+        return Finding(one.model, told, is_intact=False, files=("provenance.json",))
     looked = "every byte" if deep else "names and sizes (--deep reads every byte)"
     return Finding(one.model, f"intact, {looked}", is_intact=True)
+
+
+def _provenance_problem(store: Store, key: str, artifact: Artifact) -> str | None:
+    """Return what is wrong with an artifact's provenance; None if it fits, or none is kept."""
+    content = keys.provenance_bytes(store.cache, key)
+    if content is None:
+        return None  # built before there was any, or fetched from a remote that has none
+    files = {path: file.sha256 for path, file in artifact.files.items()}
+    wrong = provenance.misfit(content, files, key)
+    return wrong and f"its provenance does not fit: {wrong}"
 
 
 def remember(root: Path, found: Iterable[Finding]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from registry.errors import NotNow
 from registry.executor import Executor
 from registry.index import Index
+from registry.journal import Journal
 from registry.lane import Lane
 from registry.request import Declaration
 from registry.spec import Catalog
@@ -53,6 +54,7 @@ class World:
     executor: Executor
     make_tracker: Callable[[], Tracker]
     commit: str
+    journal: Journal
     device: str = "auto"
     push: bool = False
     # Of each worker; None lets it take a quarter of what is free.

@@ -408,3 +408,36 @@ def test_a_damaged_repository_is_told_in_gits_words(repo: Path) -> None:
         git.tracked_links(repo)
     with pytest.raises(RegistryError, match="git check-ignore: not a git repository"):
         git.ignored(repo, ["x"])
+
+
+def test_every_version_of_a_file_is_told_also_of_branches_if_asked(tmp_path: Path) -> None:
+    def ask(*arguments: str) -> str:
+        command = ["git", "-C", str(tmp_path), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def commit(path: str, text: str) -> str:
+        file = tmp_path / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        ask("add", "-A")
+        ask("commit", "-qm", text)
+        return ask("hash-object", path)
+
+    git.init(tmp_path)
+    assert git.versions(tmp_path, None, "kept") == {}
+    for preference in ("log.diffMerges combined", "color.ui always", "log.showSignature true"):
+        ask("config", *preference.split())
+    first = commit("kept/ä\tb\n.txt", "one")
+    ask("switch", "-qc", "side")
+    second = commit("kept/other", "two")
+    ask("switch", "-q", "main")
+    commit("elsewhere", "three")
+    third = commit("kept/ä\tb\n.txt", "four")
+    ask("rm", "-qr", "kept")
+    ask("commit", "-qm", "gone")
+
+    assert git.versions(tmp_path, ["HEAD"], "kept") == {"kept/ä\tb\n.txt": {first, third}}
+    ask("merge", "-q", "--no-edit", "side")
+    every = {"kept/ä\tb\n.txt": {first, third}, "kept/other": {second}}
+    assert git.versions(tmp_path, ["HEAD"], "kept") == every
+    assert git.versions(tmp_path, None, "kept") == every

@@ -196,8 +196,10 @@ def test_a_build_is_logged_once_with_inputs_output_weights_and_tags(uri: str) ->
 
 
 @pytest.mark.slow
-def test_a_server_gets_the_same_as_a_file(server: str) -> None:
+def test_a_server_gets_the_same_as_a_file(server: str, capfd: pytest.CaptureFixture[str]) -> None:
     check_a_logged_build(server)
+
+    assert capfd.readouterr().out == "", "standard output is for results"
 
 
 def artifacts_of(uri: str, run: str, folder: str) -> list[str]:

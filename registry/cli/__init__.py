@@ -12,6 +12,7 @@
     recalling   recall
     completing  completion
     importing   import mergekit
+    auditing    audit, history
 
 Help texts stand here, so that `registry --help` imports nothing but click.
 """
@@ -46,6 +47,8 @@ _COMMANDS = {
     "bench-serving": ("serving", "Measure a merged model against switched adapters."),
     "export": ("acting", "Copy a built model, byte for byte, into a folder."),
     "verify": ("acting", "Compare stored bytes with their digests."),
+    "audit": ("auditing", "Compare MLflow, store and journal with what Git records."),
+    "history": ("auditing", "Show what syncs did, by whom, and what was live on a date."),
     "doctor": ("acting", "Check that everything is here that a sync needs."),
     "ui": ("acting", "Open the MLflow pages on the configured store."),
     "recall": ("recalling", "Take an ingredient back, and rebuild what can do without it."),

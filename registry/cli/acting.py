@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -37,6 +38,7 @@ def open_world(
     """
     from registry import gpus
     from registry.executor import Executor
+    from registry.journal import Journal
     from registry.tracking import Tracker
 
     settings = session.loaded.catalog.settings
@@ -62,12 +64,27 @@ def open_world(
             executor=executor,
             make_tracker=make_tracker,
             commit=_commit_text(session.root),
+            journal=Journal(session.root, partial(_actor, session.root)),
             device=device,
             push=push,
             memory_bytes=memory_bytes and max(1, memory_bytes // jobs),
         )
         with closing(world):
             yield world
+
+
+def _actor(root: Path) -> str:
+    """Return who acts, for the journal: a service's name, else Git's identity, else the user."""
+    if given := os.environ.get("REGISTRY_ACTOR", "").strip():
+        return given
+    if (known := git.identity(root)) is not None:
+        return known
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"uid {os.getuid()}"
 
 
 def _commit_text(root: Path) -> str:
@@ -131,7 +148,7 @@ def verify(
 @click.command()
 @click.argument("model", type=MODEL)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--with-reports", is_flag=True, help="Also write the build report and the record.")
+@click.option("--with-reports", is_flag=True, help="Also write record, build report, provenance.")
 @click.pass_obj
 def export(directory: Path, model: str, folder: Path, *, with_reports: bool) -> int:
     """Copy a built model, byte for byte and verified, into an absent or empty folder."""
@@ -163,6 +180,8 @@ def _reports(session: Session, model: str) -> dict[str, bytes]:
         "build-report.json": keys.read_report(session.store.cache, known.built.key) or {},
     }
     told = {name: json.dumps(data, indent=2).encode() + b"\n" for name, data in files.items()}
+    if statement := keys.provenance_bytes(session.store.cache, known.built.key):
+        told["provenance.json"] = statement  # to the byte: the journal names its digest
     # A model without a suite has no quality to report.
     with contextlib.suppress(RegistryError):
         told |= quality_files(session, model)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry import git, lock, observation, record, report
+from registry import chain, git, lock, observation, record, report
 from registry.cli.acting import DEVICES, open_world
 from registry.cli.names import MODEL
 from registry.cli.session import Session, find_root, open_session
@@ -136,6 +136,8 @@ def _carry_out(
     with opened() as world:
         from registry import reconcile
 
+        # Now, not after the first build: what cannot be told is not done.
+        world.journal.open()
         results = reconcile.carry_out(
             world, lambda: session.observed(with_push=world.push), options, wanted
         )
@@ -204,6 +206,7 @@ def _commit(session: Session) -> None:
         path for path in git.status(root, "catalog/builds") if path.endswith((".json", ".dvc"))
     ]
     models = sorted({Path(path).stem for path in changed})
+    _commit_journal(root)
     if changed:
         subject = models[0] if len(models) == 1 else f"{len(models)} models"
         commit = git.commit(root, changed, f"Registry: {subject} synced")
@@ -213,3 +216,11 @@ def _commit(session: Session) -> None:
     if git.has_upstream(root) and not git.push(root):
         msg = "the branch moved meanwhile: the commit was not pushed"
         raise NotNow(msg, "run `git pull --rebase`, then `registry sync --commit` again")
+
+
+def _commit_journal(root: Path) -> None:
+    """Commit new files of the journal by themselves, so that a revert of records leaves them."""
+    new = [path for path, state in git.status(root, chain.FOLDER).items() if state[0] in "?A"]
+    if new:
+        heads = " ".join(chain.read(root).heads)
+        git.commit(root, new, f"Registry: journal\n\nIt ends at {heads}.")

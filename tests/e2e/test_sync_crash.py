@@ -66,6 +66,8 @@ def test_killed_at_random_moments_the_next_sync_converges(
     assert ran.code == 0, ran.err
     assert repository.run("verify", "--deep").code == 0
     assert "nothing to do: 4 up to date" in repository.run("sync").out
+    audit = repository.run("audit")
+    assert audit.code == 0, audit.out
     leftovers = {path.name for path in (repository.root / ".dvc/cache/registry/tmp").iterdir()}
     assert leftovers <= {"lock"}
     builds = repository.root / "catalog/builds"

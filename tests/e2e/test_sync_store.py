@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from registry import keys
+from registry import chain, keys
 from tests.conftest import Repository
 from tests.e2e.conftest import digests, log_of_workers
 
@@ -124,6 +125,11 @@ def test_push_and_stock_dvc_pull_restore_the_same_bytes(synced: Repository, tmp_
     ran = other.run("sync", "both-skills")
     assert "both-skills  restored" in ran.out, ran.out + ran.err
     assert log_of_workers(other) == ""
+    (statement,) = (other.root / ".dvc/cache/registry/provenance").glob("*/*.json")
+    digest = "sha256:" + hashlib.sha256(statement.read_bytes()).hexdigest()
+    entries = [one for one in chain.read(other.root).entries if one.model == "both-skills"]
+    assert digest in {one.provenance for one in entries if one.action == "build"}
+    assert [one.action for one in entries] == ["build", "push", "build", "restore"]
 
 
 def test_without_a_remote_push_says_so(synced: Repository) -> None:
