@@ -226,6 +226,22 @@ def _unlinked(found: list[tuple[str, Entry]]) -> Iterator[Flaw]:
             yield Flaw(place, "seq", str(last + 1), str(entry.seq))
 
 
+def of_model(entries: Iterable[Entry], model: str) -> list[Entry]:
+    """Return what was done to a model, under its former names too, in order of time."""
+    every = list(entries)
+    found: list[Entry] = []
+    end = len(every)
+    while True:
+        own = [number for number in range(end) if every[number].model == model]
+        found = [every[number] for number in own] + found
+        if not own or not every[own[0]].reason.startswith("renamed: "):
+            return found
+        # Under its former name the same was live.
+        first, end = every[own[0]], own[0]
+        same = (one.model for one in reversed(every[:end]) if one.key == first.key)
+        model = next((name for name in same if name != model), "")
+
+
 def live(entries: Iterable[Entry]) -> dict[str, Entry]:
     """Return the entry that made live what is live of each model after these, in order of time."""
     found: dict[str, Entry] = {}

@@ -68,8 +68,9 @@ def _built(one: Declaration, request: Mapping[str, Any], key: str) -> BuildRecor
 
 
 def _without_store(change: Change) -> Change:
-    # Which bytes some store has is not part of what a pull request changes.
-    if change.action is Action.RESTORE:
+    # Which bytes some store has is not part of what a pull request changes, but a name is.
+    is_renamed = any(reason.kind == "renamed" for reason in change.reasons)
+    if change.action is Action.RESTORE and not is_renamed:
         return Change(change.model, Action.BUILD, change.reasons, change.key)
     return change
 

@@ -6,7 +6,7 @@ Pure: values in, a value out. It decides and never builds; whoever carries it ou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import sha256
@@ -152,6 +152,8 @@ class Options:
 class _State:
     """What is known while the models are visited in order."""
 
+    undeclared: Mapping[str, str]
+    """Models that are recorded but not declared, by their build key."""
     digests: dict[str, str] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)
     blocked: set[str] = field(default_factory=set)
@@ -179,17 +181,28 @@ def make(
     among `observed.altered` or `options.rebuild`.
     """
     wanted = options or Options()
-    state = _State()
+    undeclared = sorted(observed.recorded.keys() - declared.keys())
+    state = _State(_by_key(undeclared, observed))
     changes = [
         _settled(model, one, observed, state)
         if isinstance(one, Settled)
         else _change(one, observed, wanted, state)
         for model, one in declared.items()
     ]
-    for model in sorted(observed.recorded.keys() - declared.keys()):
+    for model in undeclared:
         action = Action.PRUNE if wanted.prune else Action.NONE
         changes.append(Change(model, action, (Reason("undeclared"),)))
     return Plan(tuple(changes))
+
+
+def _by_key(models: Iterable[str], observed: Observed) -> dict[str, str]:
+    """Return recorded models by the key of what was built of them."""
+    records = {name: observed.recorded[name] for name in models}
+    return {
+        one.built.key: name
+        for name, one in records.items()
+        if isinstance(one, BuildRecord) and one.built
+    }
 
 
 def is_settled(change: Change) -> bool:
@@ -220,6 +233,8 @@ def _change(one: Declaration, observed: Observed, options: Options, state: _Stat
     key = key_of(request)
     present = observed.present.get(key)
     reasons = _build_reasons(one, record, request, key, present, observed, options)
+    if record is None and (former := state.undeclared.get(key)):
+        reasons = (Reason("renamed", "model", former, one.model),)
     if not reasons:
         assert readable is not None
         assert readable.built is not None

@@ -12,7 +12,7 @@ import pytest
 from registry import catalog, comparison, part
 from registry.errors import InvalidCatalog, UsageError
 from registry.index import Index
-from registry.plan import Action, Plan
+from registry.plan import Action, Plan, Reason
 from registry.request import declare
 from registry.tree import RevisionTree, WorkingTree
 from tests.conftest import Repository
@@ -150,6 +150,19 @@ def test_a_part_plans_what_the_whole_catalog_plans(
     expected = whole(many.root)
     assert rows(made) == rows(expected)
     assert {one.model for one in made.changes} == {one.model for one in expected.changes}
+
+
+def test_a_rename_is_told_as_one_and_builds_nothing(many: Repository) -> None:
+    rename_merge(many)
+
+    found = part.since(many.root, Index(many.root), "HEAD")
+    made = comparison.plan_since(
+        declare(found.before.catalog), declare(found.now.catalog), found.others
+    )
+
+    (change,) = (one for one in made.changes if one.model == "third")
+    assert change.action is Action.RESTORE
+    assert change.reasons == (Reason("renamed", "model", "three", "third"),)
 
 
 def test_what_a_change_cannot_touch_is_left_out(many: Repository) -> None:

@@ -331,3 +331,33 @@ def test_equal_plans_have_equal_digests_and_others_do_not() -> None:
 
     assert plan([one]).digest == plan([one]).digest
     assert plan([one]).digest != plan([one], [built(one)]).digest
+
+
+def test_a_renamed_model_keeps_its_artifact_and_says_what_it_was() -> None:
+    wanted = request(adapter("a"))
+    key = key_of(wanted)
+    former = BuildRecord(
+        "old", Built(key, wanted, A, {"digest": A, "files": {}}, {}, "", 0.0, 0), None, None
+    )
+    seen = Observed({"old": former}, {key: A}, tracking_store=STORE)
+
+    made = make({"new": declare("new", wanted)}, seen)
+
+    (new, old) = made.changes
+    assert (new.action, new.reasons) == (
+        Action.RESTORE,
+        (Reason("renamed", "model", "old", "new"),),
+    )
+    assert (old.model, old.action, old.reasons) == ("old", Action.NONE, (Reason("undeclared"),))
+
+
+def test_a_copy_of_a_declared_model_is_no_rename() -> None:
+    wanted = request(adapter("a"))
+    key = key_of(wanted)
+    one = BuildRecord("m", Built(key, wanted, A, {"digest": A, "files": {}}, {}, "", 0.0, 0))
+    seen = Observed({"m": one}, {key: A}, tracking_store=STORE)
+    both = {name: declare(name, wanted) for name in ("m", "copy")}
+
+    (_, copy) = make(both, seen).changes
+
+    assert copy.reasons == (Reason("never-built"),)

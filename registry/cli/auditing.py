@@ -12,6 +12,7 @@ import click
 from registry import chain, lock, observation, report, tracking_place
 from registry.chain import Chain, Entry
 from registry.cli.acting import open_world
+from registry.cli.names import MODEL
 from registry.cli.session import FORMATS, find_root, open_session
 from registry.errors import UsageError, did_you_mean
 
@@ -100,7 +101,7 @@ def _shown(text: str) -> str:
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=MODEL)
 @click.option("--on", "date", metavar="DATE", help="What was live then: 2026-03-01[T12:00[Z]].")
 @click.option("--format", "form", type=FORMATS, default="text")
 @click.pass_obj
@@ -111,7 +112,9 @@ def history(directory: Path, model: str | None, date: str | None, form: str) -> 
     if model is not None and model not in known:
         msg = f"the journal has no entry of {model}"
         raise UsageError(msg, did_you_mean(model, known))
-    entries: list[Entry] = [one for one in found.entries if model in (None, one.model)]
+    entries = list(found.entries)
+    if model is not None:
+        entries = chain.of_model(entries, model)
     if date is not None:
         end = _end_of(date)
         live = chain.live(one for one in entries if one.time <= end)

@@ -71,6 +71,31 @@ def test_one_weight_stales_one_model_and_revert_restores_it_without_a_worker(
     assert log_of_workers(synced) == before
 
 
+def test_a_renamed_model_keeps_artifact_and_history_and_the_old_name_goes_by_prune(
+    synced: Repository,
+) -> None:
+    old = digests(synced)
+    spec = synced.root / MERGE
+    spec.rename(spec.with_name("renamed.yaml"))
+    synced.edit("catalog/merges/renamed.yaml", "name: both-skills", "name: renamed")
+    before = log_of_workers(synced)
+
+    planned = synced.run("plan").out
+    assert "renamed      restore  renamed: model both-skills -> renamed\n" in planned
+    ran = synced.run("sync", "--prune")
+
+    assert ran.code == 0
+    assert log_of_workers(synced) == before
+    new = digests(synced)
+    assert new["renamed"] == old["both-skills"]
+    assert "both-skills" not in new
+    told = synced.run("history", "renamed").out.splitlines()
+    assert [line.split()[1:4] for line in told[:-1]] == [
+        ["both-skills", "build", "live"],
+        ["renamed", "restore", "live"],
+    ]
+
+
 def test_an_edited_back_weight_is_taken_from_the_store(synced: Repository) -> None:
     old = digests(synced)
     synced.edit(MERGE, "weight: 0.8", "weight: 0.6")
