@@ -6,6 +6,7 @@
     looking     analyze, recommend
     tuning      tune
     serving     bench-serving
+    following   serve
     making      init, add
     importing   import mergekit
 
@@ -41,6 +42,7 @@ _COMMANDS = {
     "export": ("acting", "Copy a built model, byte for byte, into a folder."),
     "verify": ("acting", "Compare stored bytes with their digests."),
     "doctor": ("acting", "Check that everything is here that a sync needs."),
+    "serve": ("following", "Follow a branch as a service: sync, and answer over HTTP."),
     "ui": ("acting", "Open the MLflow pages on the configured store."),
 }
 
