@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
@@ -194,6 +194,8 @@ _writing = APIRouter(
 _Service = Annotated[Service, Depends(_service)]
 _Now = Annotated[Snapshot, Depends(_now)]
 _Model = Annotated[str, Path(pattern=answers.NAME, description="A model's name.")]
+_Sync = Annotated[answers.SyncBody, Body(default_factory=answers.SyncBody)]
+_Resume = Annotated[answers.ResumeBody, Body(default_factory=answers.ResumeBody)]
 _Number = Annotated[int, Path(ge=1, le=2**53 - 1, description="A job's number.")]
 
 
@@ -381,7 +383,7 @@ def _known(now: Snapshot, model: str | None) -> None:
 
 
 @_writing.post("/sync", status_code=202, responses=_told(404, 409))
-def sync(body: answers.SyncBody, service: _Service, now: _Now) -> answers.Asked:
+def sync(body: _Sync, service: _Service, now: _Now) -> answers.Asked:
     """Look and sync now. What failed of these models, or of all, is tried again."""
     _view(now)
     for model in body.models:
@@ -401,7 +403,7 @@ def suspend(body: answers.SuspendBody, service: _Service, now: _Now) -> answers.
 
 
 @_writing.post("/resume", responses=_told(404))
-def resume(body: answers.ResumeBody, service: _Service, now: _Now) -> answers.Asked:
+def resume(body: _Resume, service: _Service, now: _Now) -> answers.Asked:
     """Go on with a model, or with everything: follow a rewritten branch, try after a bug."""
     if not now.is_acting:
         raise Refused(503, "another instance acts", "ask that one")

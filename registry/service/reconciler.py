@@ -114,8 +114,9 @@ class Reconciler:
         self.ask("request")
 
     def count(self, event: str, label: str) -> None:
-        """Count an event for the metrics."""
-        self._change(lambda now: _counted(now, event, label))
+        """Count an event for the metrics. Cheap: anybody may send a webhook that is forged."""
+        with self._turn:
+            self._snapshot = _counted(self._snapshot, event, label)
 
     def log(self, number: int) -> bytes | None:
         """Return the log of a job, None for an unknown one."""
@@ -222,6 +223,8 @@ class Reconciler:
             self._refuse(commit, refused)
         if found:
             self._follow(commit, found)
+        if self._snapshot.selection is None:
+            self._trigger = "interval"
 
     def _refusal(self, commit: str) -> Refusal | None:
         now = self._snapshot
@@ -306,6 +309,8 @@ class Reconciler:
         place = str(self._place.clone)
         ended = self._jobs.run(job, ["-C", place, "sync", *options, "--", *models])
         _log.info("job %d: %s (exit code %s)", number, ended.outcome, ended.exit_code)
+        if self._snapshot.is_draining:
+            return  # what there is to learn is in the records, for the next instance
         with self._reading:
             found = self._read()
         pushed = branch.accepted(self._place)
