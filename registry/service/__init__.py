@@ -7,10 +7,13 @@
     choice, pace          which models are due, and what is done next and when (pure)
     conditions, metrics   Ready, Reconciling and Stalled; Prometheus' text (pure)
     jobs                  `registry sync` as a child process, with a log
-    snapshot, reconciler  the one value that everybody reads, and the thread that makes it
+    snapshot, transitions the one value that everybody reads, and what becomes of it (pure)
+    reconciler            the thread that makes it: looks, syncs, waits
     access                bearer tokens and the signatures of webhooks (pure)
     graph                 what is made of an ingredient (pure)
-    answers, api, pages   HTTP: the shapes, the routes, the page for people
+    answers, guard        HTTP: the shapes, and who may do what
+    routes, commands, pages, api
+                          the routes that read, those that ask, the page for people, the whole
     server                the process: port, threads, an end in order
 
 Reading catalogs and building are left to children, so that the service holds neither the catalog

@@ -15,7 +15,7 @@ import uvicorn
 from registry.errors import RegistryError
 from registry.service import api
 from registry.service.access import Secrets
-from registry.service.api import Service
+from registry.service.guard import Service
 from registry.service.reconciler import Reconciler
 
 _IDLE_SECONDS = 10.0  # for a git that does not answer; a sync is waited for to its end
