@@ -11,7 +11,7 @@ import pytest
 
 from registry.errors import RegistryError
 from registry.plan import Action, Change, Plan, Reason
-from registry.service import choice, conditions, memory, metrics, pace, transitions
+from registry.service import choice, conditions, memory, metrics, pace, pages, transitions
 from registry.service.choice import Ended, Standing
 from registry.service.memory import Attempt, Memory, Suspension
 from registry.service.pace import Situation, Step
@@ -306,6 +306,22 @@ def test_a_sync_that_refused_or_broke_stalls_the_service_with_the_end_of_its_log
     lost = transitions.died(before, 7.0)
     assert (lost.jobs[0].outcome, lost.jobs[0].ended) == ("died", 7.0)
     assert transitions.died(seen(idle("a")), 7.0).jobs == ()
+
+
+def test_the_page_shows_hostile_text_as_text() -> None:
+    hostile = "<script>alert(1)</script>"
+    now = seen(idle(hostile))
+    assert now.view
+    row = {"state": hostile, "expression": hostile, "metrics": {hostile: 1.0}, "model_digest": None}
+    now = replace(now, view=replace(now.view, rows={hostile: row}), branch=hostile)
+    now = replace(now, memory=Memory(conditions=conditions.judge(now, 0.0)))
+
+    page = pages.index(now)
+
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
+    assert "1970-01-01 00:00:00 UTC" in page
+    assert "Nothing was read" in pages.index(replace(now, view=None))
 
 
 def test_metrics_are_prometheus_text_with_escaped_labels() -> None:
