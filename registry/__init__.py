@@ -31,11 +31,13 @@ Read it in the direction of the data:
     recommendation        which method to start with, as a table of rules (pure)
     lane, executor, gpus  MLflow beside the builds; workers, and which GPU each of them sees
     shards                what merges of one base share in the store
+    service               the reconciler as a service: follows a branch, answers over HTTP
     cli                   parsing, choosing the collaborators, one call, one print, an exit code
 
 What is only there to be quick, and says what reading everything would say: sealed, index, readers
 and quick_check (documents), sweep, settled and outlook (plans), validation.
 
 Doors to the outside, one file each: documents (yaml), schema (jsonschema), git, store (dvc),
-tracking (mlflow), plots (matplotlib), worker (`python -m merger`). Nothing here knows a tensor.
+tracking (mlflow), plots (matplotlib), worker (`python -m merger`); the package service (fastapi,
+uvicorn). Nothing here knows a tensor.
 """

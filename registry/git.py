@@ -261,6 +261,95 @@ def commit(root: Path, paths: Iterable[str], message: str) -> str:
     return resolve(root, "HEAD")
 
 
+# Settings of a clone that a program follows a branch with: nothing but git itself runs in it.
+_QUIET_CLONE = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "gc.autoDetach": "false",
+    "submodule.recurse": "false",
+    "fetch.recurseSubmodules": "false",
+}
+_CLONE_SECONDS = 3600
+
+
+def clone(url: str, folder: Path, branch: str) -> None:
+    """Clone one branch, with its whole history, into an absent folder; no hooks, no submodules.
+
+    No file is checked out: see `reset`.
+    Raises NotNow without network, RegistryError where there is no such repository or branch.
+    """
+    quiet = [part for key, value in _QUIET_CLONE.items() for part in ("-c", f"{key}={value}")]
+    one = ("--quiet", "--origin=origin", "--single-branch", "--no-tags", "--no-checkout")
+    what = ("--template=", *quiet, f"--branch={branch}", "--end-of-options", url, str(folder))
+    _ask(folder.parent, "clone", *one, *what, seconds=_CLONE_SECONDS)
+
+
+def fetch_branch(root: Path, branch: str) -> str:
+    """Fetch one branch of `origin`, forced pushes too, and return its commit.
+
+    Raises NotNow without network, RegistryError where there is no such repository or branch.
+    """
+    ref = f"+refs/heads/{branch}:{_remote_ref(branch)}"
+    arguments = ("--quiet", "--no-tags", "--end-of-options", "origin", ref)
+    _ask(root, "fetch", *arguments, seconds=_NETWORK_SECONDS)
+    return remote_head(root, branch)
+
+
+def remote_head(root: Path, branch: str) -> str:
+    """Return the commit that a branch of `origin` had when it was last fetched or pushed."""
+    return resolve(root, _remote_ref(branch))
+
+
+def _remote_ref(branch: str) -> str:
+    return f"refs/remotes/origin/{branch}"
+
+
+def is_ancestor(root: Path, older: str, newer: str) -> bool:
+    """Return whether a commit is `newer` or lies in its history; False if it is not known."""
+    return _run(root, "merge-base", "--is-ancestor", older, newer).returncode == 0
+
+
+def differs(root: Path, older: str, newer: str, paths: Iterable[str]) -> bool:
+    """Return whether anything below these paths is not the same at two commits."""
+    done = _run(root, "diff-tree", "--quiet", "-r", older, newer, "--", *paths)
+    if done.returncode not in (0, 1):
+        raise _failure("diff-tree", done)
+    return done.returncode == 1
+
+
+def signature_problem(root: Path, commit: str) -> str | None:
+    """Return what is wrong with the signature of a commit; None if git holds it for good.
+
+    Which keys are good is the configuration of who runs this: GnuPG's keyring, or
+    `gpg.ssh.allowedSignersFile`.
+    """
+    done = _run(root, "verify-commit", commit)
+    if done.returncode == 0:
+        return None
+    told = done.stderr.decode(errors="replace").strip().splitlines()
+    return told[-1] if told else "it has no signature"
+
+
+def reset(root: Path, commit: str) -> None:
+    """Make branch, index and tracked files what a commit has; only for who is alone at work there.
+
+    What another git that was killed left of its lock is removed.
+    """
+    (root / ".git/index.lock").unlink(missing_ok=True)
+    _ask(root, "reset", "--quiet", "--hard", commit)
+
+
+def setting(root: Path, key: str) -> str | None:
+    """Return what git's configuration says of a key, None if nothing."""
+    done = _run(root, "config", "--get", key)
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None
+
+
+def set_setting(root: Path, key: str, value: str) -> None:
+    """Set a key of the repository's own configuration."""
+    _ask(root, "config", "--local", key, value)
+
+
 def fetch(root: Path) -> None:
     """Fetch from the remote of the current branch, or `origin`. Raises NotNow without network."""
     remote, _ = _upstream(root)

@@ -441,3 +441,90 @@ def test_every_version_of_a_file_is_told_also_of_branches_if_asked(tmp_path: Pat
     every = {"kept/ä\tb\n.txt": {first, third}, "kept/other": {second}}
     assert git.versions(tmp_path, ["HEAD"], "kept") == every
     assert git.versions(tmp_path, None, "kept") == every
+
+
+def test_a_followed_branch_is_cloned_without_files_or_hooks(repo: Path, tmp_path: Path) -> None:
+    bare, _ = clone_of_bare(repo, tmp_path)
+    template = tmp_path / "template/hooks"
+    template.mkdir(parents=True)
+    (template / "post-checkout").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (template / "post-checkout").chmod(0o755)
+    run(repo, "config", "--global", "init.templateDir", str(template.parent))
+    run(repo, "config", "--global", "core.hooksPath", str(template))
+    root = tmp_path / "followed"
+
+    git.clone(str(bare), root, "main")
+
+    assert [path.name for path in root.iterdir()] == [".git"]
+    git.reset(root, git.remote_head(root, "main"))
+    assert git.status(root) == {}
+    assert (root / "other").read_text() == "3"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_branch_is_fetched_though_it_was_rewritten(repo: Path, tmp_path: Path) -> None:
+    bare, _ = clone_of_bare(repo, tmp_path)
+    root = tmp_path / "followed"
+    git.clone(str(bare), root, "main")
+    first = git.fetch_branch(root, "main")
+    run(repo, "commit", "-q", "--amend", "-m", "rewritten")
+    run(repo, "push", "-qf", str(bare), "HEAD:main")
+
+    second = git.fetch_branch(root, "main")
+
+    assert second == git.head(repo) == git.remote_head(root, "main") != first
+    assert not git.differs(root, first, second, ["catalog", "other"])
+    assert git.is_ancestor(root, second, second)
+    assert not git.is_ancestor(root, first, second)
+    assert not git.is_ancestor(root, "0" * 40, second)
+    git.reset(root, first)
+    (root / "other").write_text("changed")
+    (root / ".git/index.lock").write_text("of a git that was killed")
+    git.reset(root, second)
+    assert (git.head(root), git.status(root)) == (second, {})
+
+
+def test_what_differs_between_commits_is_asked_by_folder(repo: Path) -> None:
+    first = git.resolve(repo, "HEAD")
+    write(repo, catalog__a="changed")
+    run(repo, "commit", "-qam", "second")
+
+    assert git.differs(repo, first, "HEAD", ["catalog", "absent"])
+    assert not git.differs(repo, first, "HEAD", ["other", "catalog/b"])
+    with pytest.raises(RegistryError, match="git diff-tree"):
+        git.differs(repo, "0" * 40, "HEAD", ["catalog"])
+
+
+def test_a_repository_or_branch_that_is_not_there_is_told(repo: Path, tmp_path: Path) -> None:
+    bare, _ = clone_of_bare(repo, tmp_path)
+
+    with pytest.raises(RegistryError, match=r"git clone: .*absent"):
+        git.clone(str(bare), tmp_path / "one", "absent")
+    with pytest.raises(NotNow, match="git clone: unable to access"):
+        git.clone("http://127.0.0.1:9/none.git", tmp_path / "two", "main")
+    git.clone(str(bare), tmp_path / "three", "main")
+    bare.rename(tmp_path / "moved.git")
+    with pytest.raises(NotNow, match="git fetch"):
+        git.fetch_branch(tmp_path / "three", "main")
+
+
+def test_only_a_signature_by_an_allowed_key_is_good(repo: Path, tmp_path: Path) -> None:
+    keys = [tmp_path / name for name in ("ours", "theirs")]
+    for key in keys:
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
+        subprocess.run(command, check=True)
+    public = keys[0].with_suffix(".pub").read_text()
+    (tmp_path / "allowed").write_text(f"someone@example.org {public}")
+    git.set_setting(repo, "gpg.format", "ssh")
+    git.set_setting(repo, "gpg.ssh.allowedSignersFile", str(tmp_path / "allowed"))
+    told = {}
+    for name, signed in (("ours", ["-S"]), ("theirs", ["-S"]), ("nobody", [])):
+        git.set_setting(repo, "user.signingKey", str(tmp_path / name))
+        run(repo, "commit", "-q", "--allow-empty", *signed, "-m", name)
+        told[name] = git.signature_problem(repo, git.resolve(repo, "HEAD"))
+
+    assert told["ours"] is None
+    assert told["theirs"] is not None
+    assert told["nobody"] == "it has no signature"
+    assert git.setting(repo, "gpg.format") == "ssh"
+    assert git.setting(repo, "no.such") is None

@@ -8,6 +8,7 @@
     looking     analyze, recommend
     tuning      tune
     serving     bench-serving
+    following   serve
     making      init, add
     recalling   recall
     completing  completion
@@ -50,6 +51,7 @@ _COMMANDS = {
     "audit": ("auditing", "Compare MLflow, store and journal with what Git records."),
     "history": ("auditing", "Show what syncs did, by whom, and what was live on a date."),
     "doctor": ("acting", "Check that everything is here that a sync needs."),
+    "serve": ("following", "Follow a branch as a service: sync, and answer over HTTP."),
     "ui": ("acting", "Open the MLflow pages on the configured store."),
     "recall": ("recalling", "Take an ingredient back, and rebuild what can do without it."),
     "completion": ("completing", "Make a shell complete commands, models and adapters."),

@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry import chain, git, lock, observation, record, report
 from registry.cli.acting import DEVICES, open_world
 from registry.cli.names import MODEL
-from registry.cli.session import Session, find_root, open_session
+from registry.cli.session import FORMATS, Session, find_root, open_session
 from registry.errors import NotNow, RegistryError, UsageError
 from registry.plan import Action, Options, Plan
 from registry.request import bytes_of
@@ -55,6 +55,7 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> int | None
 @click.option("--prune", is_flag=True, help="Remove what is no longer declared.")
 @click.option("--rebuild", is_flag=True, help="Build again even what is up to date.")
 @click.option("--lock-timeout", type=click.FloatRange(0), default=60.0, show_default=True)
+@click.option("--format", "form", type=FORMATS, default="text")
 @click.pass_obj
 def sync(  # noqa: PLR0913  one argument per option
     directory: Path,
@@ -64,6 +65,7 @@ def sync(  # noqa: PLR0913  one argument per option
     jobs: int,
     memory: int | None,
     lock_timeout: float,
+    form: str,
     *,
     dry_run: bool,
     push: bool,
@@ -82,7 +84,9 @@ def sync(  # noqa: PLR0913  one argument per option
 
     if dry_run:
         session, options, wanted = open_asked()
-        click.echo(report.plan_text(_narrowed(session, options, wanted, push=push)))
+        made = _narrowed(session, options, wanted, push=push)
+        is_json = form == "json"
+        click.echo(report.as_json(made.as_data()) if is_json else report.plan_text(made))
         return 0
     place = observation.state_folder(find_root(directory)) / "lock"
     # Looked at under the lock, so that nothing moves; before it only so as to complain at once.
@@ -97,10 +101,12 @@ def sync(  # noqa: PLR0913  one argument per option
             msg = f"the plan moved: {saved} is {reviewed.digest}, now it is {made.digest}"
             raise RegistryError(msg, "plan again, and look at what changed")
         opened = partial(open_world, session, device, jobs=jobs, push=push, memory_bytes=memory)
-        code = _carry_out(session, made, options, wanted, opened)
+        results = _carry_out(session, made, options, wanted, opened)
+        _tell_results(results, made, form)
         if commit:
-            _commit(session)
-        return code
+            _commit(session, is_result=form == "text")
+        codes = {one.exit_code for one in results}
+        return 1 if 1 in codes else max(codes, default=0)
 
 
 def _asked(
@@ -129,10 +135,9 @@ def _carry_out(
     options: Options,
     wanted: Collection[str] | None,
     opened: Callable[[], AbstractContextManager[World]],
-) -> int:
+) -> list[Result]:
     if made.is_empty:
-        click.echo(report.plan_text(made))
-        return 0
+        return []
     with opened() as world:
         from registry import reconcile
 
@@ -142,7 +147,7 @@ def _carry_out(
             world, lambda: session.observed(with_push=world.push), options, wanted
         )
     session.index.save()
-    return _tell_results(results, made)
+    return results
 
 
 def _narrowed(
@@ -169,7 +174,13 @@ def _read_plan(saved: Path) -> _Reviewed:
         raise UsageError(msg) from error
 
 
-def _tell_results(results: Collection[Result], made: Plan) -> int:
+def _tell_results(results: Collection[Result], made: Plan, form: str) -> None:
+    if form == "json":
+        click.echo(report.as_json({"results": [_result_data(one) for one in results]}))
+        return
+    if made.is_empty:
+        click.echo(report.plan_text(made))
+        return
     rows = [
         (one.model, _outcome(one), report.short(one.digest), one.note or one.problem)
         for one in results
@@ -181,8 +192,19 @@ def _tell_results(results: Collection[Result], made: Plan) -> int:
     failed = sum(not one.is_done for one in results)
     idle = len({change.model for change in made.changes} - {one.model for one in results})
     click.echo(f"{len(results) - failed} done, {failed} failed, {idle} up to date")
-    codes = {one.exit_code for one in results}
-    return 1 if 1 in codes else max(codes, default=0)
+
+
+def _result_data(one: Result) -> dict[str, Any]:
+    """Return a result as the plain data of `--format json`; exit code 75 may work later."""
+    return {
+        "model": one.model,
+        "action": one.action.value,
+        "exit_code": one.exit_code,
+        "model_digest": one.digest or None,
+        "note": one.note,
+        "problem": one.problem,
+        "hint": one.hint,
+    }
 
 
 def _outcome(one: Result) -> str:
@@ -199,8 +221,11 @@ def _outcome(one: Result) -> str:
     return words[one.action] if one.is_done else "FAILED"
 
 
-def _commit(session: Session) -> None:
-    """Commit records and pointers, those of earlier syncs too, and push them where to."""
+def _commit(session: Session, *, is_result: bool) -> None:
+    """Commit records and pointers, those of earlier syncs too, and push them where to.
+
+    What it says is for standard error where the result is data.
+    """
     root = session.root
     changed = [
         path for path in git.status(root, "catalog/builds") if path.endswith((".json", ".dvc"))
@@ -210,9 +235,9 @@ def _commit(session: Session) -> None:
     if changed:
         subject = models[0] if len(models) == 1 else f"{len(models)} models"
         commit = git.commit(root, changed, f"Registry: {subject} synced")
-        click.echo(f"committed {commit[:12]}")
+        click.echo(f"committed {commit[:12]}", err=not is_result)
     else:
-        click.echo("nothing to commit")
+        click.echo("nothing to commit", err=not is_result)
     if git.has_upstream(root) and not git.push(root):
         msg = "the branch moved meanwhile: the commit was not pushed"
         raise NotNow(msg, "run `git pull --rebase`, then `registry sync --commit` again")

@@ -26,6 +26,16 @@ def test_a_second_sync_has_nothing_to_do_and_starts_no_worker(synced: Repository
     assert synced.git("status", "--porcelain") == ""
 
 
+def test_a_sync_tells_scripts_in_json_what_it_did(synced: Repository) -> None:
+    idle = synced.run("sync", "--commit", "--format", "json")
+    synced.edit(MERGE, "weight: 0.8", "weight: -0.8")
+    dry = synced.run("sync", "--dry-run", "--format", "json")
+
+    assert json.loads(idle.out) == {"format_version": 1, "results": []}
+    assert idle.err == "nothing to commit\n"
+    assert json.loads(dry.out) == json.loads(synced.run("plan", "--format", "json").out)
+
+
 def test_every_run_has_the_pictures_of_its_terms(synced: Repository) -> None:
     records = [json.loads(path.read_text()) for path in synced.root.glob("catalog/builds/*.json")]
     stored = synced.root / ".registry/mlartifacts"

@@ -1,0 +1,21 @@
+"""The reconciler as a service: follow a branch, sync what is due, answer over HTTP.
+
+    place                 the service's own directory: its mark, its clone, its lock
+    branch                is the branch's commit one to follow: rewritten, unsigned, invalid
+    view, reading         the catalog at that commit with its plan, as one value; read by a child
+    memory                what outlives a restart: suspensions, failures, attempts
+    choice, pace          which models are due, and what is done next and when (pure)
+    conditions, metrics   Ready, Reconciling and Stalled; Prometheus' text (pure)
+    jobs                  `registry sync` as a child process, with a log
+    snapshot, transitions the one value that everybody reads, and what becomes of it (pure)
+    reconciler            the thread that makes it: looks, syncs, waits
+    access                bearer tokens and the signatures of webhooks (pure)
+    graph                 what is made of an ingredient (pure)
+    answers, guard        HTTP: the shapes, and who may do what
+    routes, commands, pages, api
+                          the routes that read, those that ask, the page for people, the whole
+    server                the process: port, threads, an end in order
+
+Reading catalogs and building are left to children, so that the service holds neither the catalog
+nor torch, MLflow or DVC while it idles. FastAPI and uvicorn have their only doors here.
+"""
