@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -177,6 +178,7 @@ def test_the_service_builds_what_is_pushed_and_survives_what_goes_wrong(
         it_builds_what_is_declared_and_pushes_the_records(first, bare)
         it_answers(first)
         it_refuses(first)
+        it_answers_as_its_openapi_document_says(first)
         second = stack.enter_context(serving(here, 2, *options, **environment))
         it_waits_for_another(second)
         it_stalls_on_an_invalid_catalog(first, repository, bare)
@@ -197,6 +199,25 @@ def it_builds_what_is_declared_and_pushes_the_records(service: Instance, bare: P
         "average": "up-to-date",
         "both-skills": "up-to-date",
     }
+
+
+def it_answers_as_its_openapi_document_says(service: Instance) -> None:
+    # With the token to read: what may write answers 403, and nothing is suspended.
+    tool = str(Path(sys.executable).parent / "schemathesis")
+    address = f"{service.url}/api/v1/openapi.json"
+    token = f"Authorization: Bearer {READ}"
+    options = ["--max-examples", "3", "--seed", "1", "--no-color"]
+
+    done = subprocess.run(
+        [tool, "run", address, "-H", token, *options],
+        cwd=service.log.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert "Tested: 17" in done.stdout
 
 
 def it_waits_for_another(service: Instance) -> None:
