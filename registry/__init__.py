@@ -15,7 +15,12 @@ Read it in the direction of the data:
                           the same for `validate`; cold catalogs on all processors
     reconcile, lane       carries a plan out, through build, publish, inputs, evaluation, judge,
                           store, shards, logbook and tracking; MLflow beside the next build
-    lineage, report, shown  what is inside a model, as text, JSON or Markdown
+    lineage, containment, impact
+                          the graph of models and ingredients, up and down, with signs (pure)
+    ancestry              what is known of models, declared and live, for that graph
+    graph_layout, graph_picture, lineage_report, impact_report
+                          the graph as a drawing, as text, JSON and a page (pure)
+    report, shown         plans, and what is inside a model, as text, JSON or Markdown
     mergekit              a file of mergekit -> a merge spec, or what stands in the way (pure)
     analysis, charts      how terms agree and what a merge leaves of them; what is drawn of it
     recommendation        which method to start with, as a table of rules (pure)

@@ -185,6 +185,8 @@ def _ingredient(state: _Loading, source: Source, data: Mapping[str, Any]) -> Non
         description=data.get("description", ""),
         recover=str(data.get("origin", {}).get("recover", "")),
         revoked=data.get("revoked", {}).get("reason", ""),
+        license=data.get("license", ""),
+        origin=data.get("origin", {}),
     )
     state.ingredients[ingredient.id] = ingredient
     state.sources[(ingredient.kind, ingredient.name, str(ingredient.version))] = source

@@ -45,6 +45,7 @@ def _files(name: str) -> dict[str, str]:
         "README.md": _template("README.md").replace("{name}", name),
         ".github/workflows/merge-registry.yml": _template("github-workflow.yml"),
         ".gitlab-ci.yml": _template("gitlab-ci.yml"),
+        ".pre-commit-config.yaml": _template("pre-commit-config.yaml"),
     }
     return files | {f"schemas/{kind}.schema.json": schemas.text(kind) for kind in schemas.KINDS}
 

@@ -90,9 +90,14 @@ def resolve(root: Path, rev: str) -> str:
     done = _run(root, "rev-parse", *question) if rev and "\0" not in rev else None
     if done is not None and done.returncode == 0:
         return done.stdout.decode().strip()
-    names = _ask(root, "for-each-ref", "--format=%(refname:short)").decode(errors="replace").split()
     msg = f"expected a revision of {root.name}, found {rev!a}"
-    raise UsageError(msg, did_you_mean(rev, names))
+    raise UsageError(msg, did_you_mean(rev, ref_names(root)))
+
+
+def ref_names(root: Path) -> list[str]:
+    """Return the short names of all branches and tags."""
+    told = _ask(root, "for-each-ref", "--format=%(refname:short)")
+    return told.decode(errors="replace").split()
 
 
 def tree_files(root: Path, rev: str, prefix: str = "") -> dict[str, tuple[str, str]]:
@@ -104,6 +109,16 @@ def tree_files(root: Path, rev: str, prefix: str = "") -> dict[str, tuple[str, s
         mode, _, object_id = facts.split()
         found[path] = (mode, object_id)
     return found
+
+
+def differing(root: Path, rev: str, prefixes: Iterable[str]) -> set[str]:
+    """Return the tracked files below `prefixes` that are not as at a commit in the working tree."""
+    below = list(prefixes)
+    if not below:
+        return set()
+    arguments = ("--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv")
+    told = _ask(root, "diff", *arguments, "--end-of-options", rev, "--", *below)
+    return {os.fsdecode(path) for path in told.split(b"\0") if path}
 
 
 def tracked_links(root: Path, prefix: str = "") -> list[str]:

@@ -1,93 +1,214 @@
-"""What contains what: a model's ingredients, with sign and weight, at any depth. Pure."""
+"""What contains what: models and their ingredients as a graph, with weights, at any depth. Pure.
+
+Knows build requests and model digests, not where they were read; says nothing in words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from registry.record import input_label
-from schemas.expression import expression, mean_weight
-from schemas.schedule import Scheduled
+import schemas
+from registry.spec import IngredientId, label
+from schemas.expression import expression
+from schemas.schedule import Scheduled, numbers_of
+
+Request = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Build requests by model, and the model digests of what is built; none if only declared.
+
+    `older` are requests of earlier builds by model digest: a model keeps what it was built of while
+    that is built anew. `revoked` are reasons by ingredient.
+    """
+
+    requests: Mapping[str, Request]
+    digests: Mapping[str, str] = field(default_factory=dict)
+    older: Mapping[str, Request] = field(default_factory=dict)
+    revoked: Mapping[IngredientId, str] = field(default_factory=dict)
+
+    def request_of(self, name: str, digest: str) -> Request | None:
+        """Return what a merge is made of, None if that is not known; no digest: as declared."""
+        if self.digests.get(name, "") == digest:
+            return self.requests.get(name)
+        return self.older.get(digest)
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One ingredient of a model, or the model itself. `weight` is None for the model and its base.
+    """A model, or an ingredient. The same thing with other bytes is another node.
 
-    `expression` and `terms` are empty for what is not a merge.
+    `factor` is the lambda of a merge. `is_older` marks a build of a merge that is not its live one,
+    `is_open` a merge of which nobody knows any more what it is made of.
     """
 
     kind: str
     name: str
-    version: int | None
-    digest: str
-    weight: Scheduled | None = None
-    expression: str = ""
-    terms: tuple[Node, ...] = ()
+    version: int | None = None
+    digest: str = ""
+    expression: str = field(default="", compare=False)
+    factor: Scheduled = field(default=1, compare=False)
+    revoked: str = field(default="", compare=False)
+    is_older: bool = field(default=False, compare=False)
+    is_open: bool = field(default=False, compare=False)
+
+    @property
+    def id(self) -> IngredientId:
+        """Kind, name and version, whatever the bytes."""
+        return (self.kind, self.name, self.version)
 
     @property
     def label(self) -> str:
         """How texts name it: `adapter sql@1`."""
-        return input_label({"kind": self.kind, "name": self.name, "version": self.version})
+        return label(*self.id)
+
+    @property
+    def short(self) -> str:
+        """Its name without the kind: `sql@1`."""
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A part of a merge with its weight; None for the base and where the method has no weights.
+
+    `note` is what a drawing adds to the weight.
+    """
+
+    part: Node
+    whole: Node
+    weight: Scheduled | None = None
+    note: str = ""
+
+    @property
+    def sign(self) -> str:
+        """`+`, `-`, `±` where a schedule changes sign, `0` for nothing; lambda counts too."""
+        own = "+" if self.weight is None else sign_of(self.weight)
+        return times(own, sign_of(self.whole.factor))
 
     @property
     def is_negative(self) -> bool:
-        """Whether it is subtracted from what it is a term of."""
-        return self.weight is not None and mean_weight(self.weight) < 0
-
-    def as_data(self) -> dict[str, Any]:
-        """Return the plain data of `lineage --format json`."""
-        data: dict[str, Any] = {"kind": self.kind, "name": self.name, "digest": self.digest}
-        if self.version is not None:
-            data["version"] = self.version
-        if self.weight is not None:
-            data["weight"] = self.weight
-        if self.expression:
-            data["expression"] = self.expression
-            data["ingredients"] = [term.as_data() for term in self.terms]
-        return data
+        """Whether the part is taken away."""
+        return self.part.kind != "base" and self.sign == "-"
 
 
-def ingredients(
-    model: str, requests: Mapping[str, Mapping[str, Any]], digests: Mapping[str, str]
-) -> Node:
-    """Return a model with all that it is made of; its base comes first at each level.
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Nodes, parts before what they are part of, and the edges between them."""
 
-    `requests` are build requests by model, `digests` model digests where they are known.
-    """
-    request = requests[model]
-    base = request["base"]
-    terms = [Node("base", base["name"], None, base["digest"])]
-    for term in request["recipe"]["terms"]:
-        source = term["input"]
-        if source["kind"] == "merge" and source["name"] in requests:
-            inner = ingredients(source["name"], requests, digests)
-            terms.append(_weighted(inner, term["weight"], source.get("digest", "")))
-        else:
-            digest = source.get("digest", "")
-            version = source.get("version")
-            terms.append(Node(source["kind"], source["name"], version, digest, term["weight"]))
-    line = expression(base["name"], request["recipe"])
-    return Node("merge", model, None, digests.get(model, ""), None, line, tuple(terms))
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
 
+    def parts(self) -> dict[Node, list[Edge]]:
+        """Return the edges to the parts of each node, in the order of its recipe."""
+        found: dict[Node, list[Edge]] = {node: [] for node in self.nodes}
+        for edge in self.edges:
+            found[edge.whole].append(edge)
+        return found
 
-def _weighted(node: Node, weight: Scheduled, digest: str) -> Node:
-    return Node(node.kind, node.name, None, digest, weight, node.expression, node.terms)
+    def above(self, part: Node) -> set[Node]:
+        """Return the nodes that contain a node at any depth, and the node itself."""
+        found = {part}
+        # Parts come before wholes and edges stand with their whole, so one pass is enough.
+        for edge in self.edges:
+            if edge.part in found:
+                found.add(edge.whole)
+        return found
 
 
-def deeper(node: Node) -> Iterator[tuple[Node, str]]:
-    """Yield what is inside the merges that a model is made of, each with the path to it.
-
-    The model's own terms are left out; the base is named once, by the model itself.
-    """
-    for term in node.terms:
-        for inner in term.terms:
-            if inner.kind != "base":
-                yield inner, f"{term.name} > {_short(inner)}"
-        for inner, path in deeper(term):
-            yield inner, f"{term.name} > {path}"
+def sign_of(weight: Scheduled) -> str:
+    """Return `+`, `-`, `0`, or `±` for a schedule that adds here and subtracts there."""
+    numbers = numbers_of(weight)
+    signs = {"+" if number > 0 else "-" for number in numbers if number}
+    return "±" if len(signs) > 1 else next(iter(signs), "0")
 
 
-def _short(node: Node) -> str:
-    return node.name if node.version is None else f"{node.name}@{node.version}"
+def times(one: str, other: str) -> str:
+    """Return the sign of a product: what subtracts a subtraction adds."""
+    if "0" in (one, other):
+        return "0"
+    if "±" in (one, other):
+        return "±"
+    return "+" if one == other else "-"
+
+
+def either(one: str, other: str) -> str:
+    """Return the sign that two ways to the same thing have together, `±` if they differ."""
+    if other in (one, "0"):
+        return one
+    return other if one == "0" else "±"
+
+
+def ingredients(model: str, known: Known) -> Graph:
+    """Return a model, the last node, with all that it is made of."""
+    growing = _Growing(known)
+    growing.add(model, known.digests.get(model, ""))
+    return growing.graph()
+
+
+def everything(known: Known) -> Graph:
+    """Return all models with all that they are made of."""
+    growing = _Growing(known)
+    for model in sorted(known.requests):
+        growing.add(model, known.digests.get(model, ""))
+    return growing.graph()
+
+
+class _Growing:
+    """A graph while it is made."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._nodes: dict[Node, None] = {}
+        self._edges: list[Edge] = []
+        self._open: set[Node] = set()
+
+    def graph(self) -> Graph:
+        return Graph(tuple(self._nodes), tuple(self._edges))
+
+    def add(self, name: str, digest: str) -> Node:
+        """Add a merge after its parts."""
+        request = self._known.request_of(name, digest)
+        node = self._merge(name, digest, request)
+        if node in self._nodes or node in self._open:
+            return node
+        if request is not None:
+            self._open.add(node)
+            # Only a forged record can make a merge a part of itself; that edge is left out.
+            self._edges += [e for e in list(self._parts(node, request)) if e.part not in self._open]
+            self._open.remove(node)
+        self._nodes[node] = None
+        return node
+
+    def _merge(self, name: str, digest: str, request: Request | None) -> Node:
+        is_older = self._known.digests.get(name, "") != digest
+        if request is None:
+            return Node("merge", name, None, digest, is_older=is_older, is_open=True)
+        recipe = request["recipe"]
+        line = expression(request["base"]["name"], recipe)
+        factor = recipe["parameters"].get("lambda", 1)
+        return Node("merge", name, None, digest, line, factor, is_older=is_older)
+
+    def _parts(self, node: Node, request: Request) -> Iterator[Edge]:
+        yield Edge(self._given(request["base"]), node)
+        recipe = request["recipe"]
+        has_weights = schemas.methods().get(recipe["method"], {}).get("x-weights", True)
+        for term in recipe["terms"]:
+            source = term["input"]
+            is_merge = source["kind"] == "merge"
+            part = (
+                self.add(source["name"], source.get("digest", ""))
+                if is_merge
+                else self._given(source)
+            )
+            yield Edge(part, node, term["weight"] if has_weights else None)
+
+    def _given(self, source: Mapping[str, Any]) -> Node:
+        kind, name, version = source["kind"], source["name"], source.get("version")
+        revoked = self._known.revoked.get((kind, name, version), "")
+        node = Node(kind, name, version, source.get("digest", ""), revoked=revoked)
+        self._nodes.setdefault(node)
+        return node

@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from registry import keys, lineage, pictures, quality, quality_report, record, tracking_text
+from registry import (
+    ancestry,
+    keys,
+    lineage,
+    lineage_report,
+    pictures,
+    quality,
+    quality_report,
+    record,
+    tracking_text,
+)
+from registry.containment import contents
+from registry.lineage import Graph
 from registry.record import BuildRecord, Evaluation
 from registry.tracked import BuildLog, Operand, RunLog, shortened
 from registry.world import World
@@ -26,6 +38,8 @@ def build_log(world: World, fresh: BuildRecord) -> BuildLog:
     report = keys.read_report(world.store.cache, built.key) or {}
     statistics = report.get("statistics", {})
     operands = tuple(_operand(term) for term in recipe["terms"])
+    graph = _lineage(world, fresh)
+    page = lineage_report.html(graph, world.catalog)
     return BuildLog(
         model=fresh.model,
         key=built.key,
@@ -36,10 +50,10 @@ def build_log(world: World, fresh: BuildRecord) -> BuildLog:
         method=recipe["method"],
         base=Operand("base", base["name"], None, base["digest"]),
         operands=operands,
-        contains=_contains(world, fresh),
+        contains=_contains(graph),
         params=dict(_params(request)),
         metrics={**_all_metrics(world, fresh), **dict(_statistics(statistics))},
-        files=_files(world, fresh, report),
+        files={**_files(world, fresh, report), "lineage/lineage.html": page.encode()},
         source=f"dvc://catalog/builds/{fresh.model}.dvc",
         description=spec.description,
         owner=spec.owner,
@@ -133,20 +147,23 @@ def _operand(term: Mapping[str, Any]) -> Operand:
     )
 
 
-def _contains(world: World, fresh: BuildRecord) -> dict[str, str]:
-    """Return the ingredients inside the merges that this one is made of, with their paths."""
-    assert fresh.built is not None
-    requests = {
-        model: one.built.request
-        for model, one in record.read_all(world.root).items()
-        if isinstance(one, BuildRecord) and one.built
-    }
-    requests[fresh.model] = fresh.built.request
-    paths: dict[str, list[str]] = {}
-    for node, path in lineage.deeper(lineage.ingredients(fresh.model, requests, {})):
-        operand = Operand(node.kind, node.name, node.version, node.digest)
-        paths.setdefault(operand.key, []).append(path)
-    return {key: "; ".join(found) for key, found in sorted(paths.items())}
+def _lineage(world: World, fresh: BuildRecord) -> Graph:
+    """Return the graph of a published model, whose record may not be written yet."""
+    recorded = {**record.read_all(world.root), fresh.model: fresh}
+    known = ancestry.live(recorded, world.catalog, world.store.cache)
+    return lineage.ingredients(fresh.model, known)
+
+
+def _contains(graph: Graph) -> dict[str, str]:
+    """Return the ingredients inside the merges that a model is made of, with their paths."""
+    found = {}
+    for one in contents(graph):
+        paths = [" > ".join(path.names[1:]) for path in one.paths if len(path.edges) > 1]
+        if paths:
+            part = one.part
+            key = Operand(part.kind, part.name, part.version, part.digest).key
+            found[key] = "; ".join(paths)
+    return dict(sorted(found.items()))
 
 
 def _params(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ no network.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -18,7 +19,27 @@ th,td{padding:.25rem .7rem;text-align:right;font-variant-numeric:tabular-nums}
 th:first-child,td:first-child,td.text{text-align:left}
 thead{border-bottom:2px solid}tr.main{font-weight:600}tr.beside{opacity:.7}
 pre{padding:1rem;overflow-x:auto;border:1px solid}img{max-width:100%;background:#fff}
+.wide{overflow-x:auto;margin:1rem 0}table.facts{display:table;margin:0}
+table.facts th,table.facts td{text-align:left;vertical-align:top}
+table.facts code{word-break:break-all}table.facts td:has(code){min-width:12rem}
+table.facts td:last-child{overflow-wrap:anywhere;min-width:14rem}
+table.facts span{white-space:nowrap}
 """
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~-])")
+
+
+def escaped(text: str) -> str:
+    """Return text that Markdown shows as it stands: no markup, no link, no line break."""
+    plain = " ".join(text.split())
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = _SPECIAL.sub(r"\\\1", plain)
+    # Addresses become links by themselves; what makes one recognisable is written as an entity.
+    return plain.replace("://", "&#58;//").replace("@", "&#64;").replace("www", "ww&#119;")
+
+
+def code_text(text: str) -> str:
+    """Return text for a code span, in which nothing is markup but its end and a table's bar."""
+    return " ".join(text.split()).replace("`", "'").replace("|", "/")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -109,11 +109,11 @@ class Plan:
 
 def _canonical(change: Change) -> bytes:
     """Return the canonical JSON of a change."""
-    if change.reasons or change.key is None:
+    if change.reasons:
         return canonical.canonical(change.as_data())
     # Most are of this form, which says it thirty times faster: names and keys need no escapes.
-    action = change.action.value
-    text = f'{{"action":"{action}","key":"{change.key}","model":"{change.model}","reasons":[]}}'
+    key = f'"key":"{change.key}",' if change.key else ""
+    text = f'{{"action":"{change.action.value}",{key}"model":"{change.model}","reasons":[]}}'
     return text.encode()
 
 

@@ -1,4 +1,4 @@
-"""Plans, problems, lineage and results as text, JSON or Markdown. Computes none of them."""
+"""Plans, problems and results as text, JSON or Markdown. Computes none of them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.errors import Problem
-from registry.lineage import Node
 from registry.plan import Action, Change, Plan, Reason
 from registry.record import BuildRecord, UnreadableRecord
 from schemas.expression import expression, number
 from schemas.schedule import Scheduled
 
 FORMAT_VERSION = 1
-_MARKDOWN_LIMIT = 60_000
-"""Characters of a Markdown plan; code hosts refuse comments of more than 65,535."""
 
 
 def as_json(data: Mapping[str, Any]) -> str:
@@ -49,10 +46,15 @@ def reason_text(reason: Reason) -> str:
     return f"{reason.kind}: {detail}" if detail else reason.kind
 
 
+def notes(change: Change) -> list[str]:
+    """Return the reasons of a change, each on one line."""
+    lines = [reason_text(reason) for reason in change.reasons]
+    is_kept = change.action is Action.NONE and lines == ["undeclared"]
+    return ["undeclared (kept; pass --prune to remove)"] if is_kept else lines
+
+
 def _notes(change: Change) -> str:
-    text = "; ".join(reason_text(reason) for reason in change.reasons)
-    is_kept = change.action is Action.NONE and text == "undeclared"
-    return f"{text} (kept; pass --prune to remove)" if is_kept else text
+    return "; ".join(notes(change))
 
 
 def plan_text(plan: Plan, *, with_idle: bool = False) -> str:
@@ -97,37 +99,6 @@ def table(rows: Iterable[Sequence[str]], *, head: Sequence[str] = ()) -> Iterato
         yield "  ".join([*cells, row[-1]]).rstrip()
 
 
-def plan_markdown(plan: Plan) -> str:
-    """Return a plan as a comment for a pull request: counts first, then a table, never too long."""
-    lines = [
-        f"### Merge plan: {summary_text(plan)}",
-        "",
-        "| model | action | why |",
-        "|---|---|---|",
-    ]
-    rows = [
-        f"| {_cell(change.model)} | {change.action.value} | {_cell(_notes(change))} |"
-        for change in plan.changes
-        if change.action is not Action.NONE or change.reasons
-    ]
-    size = sum(len(line) + 1 for line in lines)
-    for position, row in enumerate(rows):
-        size += len(row) + 1
-        if size > _MARKDOWN_LIMIT - 200:
-            lines.append(f"| … | | {len(rows) - position} more: run `registry plan` |")
-            break
-        lines.append(row)
-    if not rows:
-        lines = lines[:1]
-    return "\n".join([*lines, "", f"plan `{plan.digest}`"])
-
-
-def _cell(text: str) -> str:
-    for special in "\\`*_[]<>|":
-        text = text.replace(special, "\\" + special)
-    return text.replace("\n", " ")
-
-
 def problems_text(problems: Iterable[Problem]) -> str:
     """Return problems as lines, each with its hint below."""
     return "\n".join(problem.text() for problem in problems)
@@ -156,20 +127,11 @@ def weight_text(weight: Scheduled | None) -> str:
     return f"{'+' if weight >= 0 else ''}{number(weight)}"
 
 
-def lineage_text(node: Node) -> str:
-    """Return the ingredients of a model as a tree with signed weights."""
-    head = f"{node.name} = {node.expression}  {short(node.digest)}"
-    return "\n".join([head, *_branches(node, "")])
-
-
-def _branches(node: Node, indent: str) -> Iterator[str]:
-    for position, term in enumerate(node.terms):
-        is_last = position == len(node.terms) - 1
-        weight = f"{weight_text(term.weight)} " if term.weight is not None else ""
-        sign = "  (subtracted)" if term.is_negative else ""
-        line = f"{weight}{term.label}{sign}  {short(term.digest)}"
-        yield f"{indent}{'└─ ' if is_last else '├─ '}{line}"
-        yield from _branches(term, indent + ("   " if is_last else "│  "))
+def factor_text(factor: Scheduled) -> str:
+    """Return the lambda of a merge: `λ 0.5`, nothing where it is 1."""
+    if factor == 1:
+        return ""
+    return f"λ {weight_text(factor) if isinstance(factor, Mapping) else number(factor)}"
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:

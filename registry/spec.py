@@ -23,7 +23,10 @@ def label(kind: str, name: str, version: int | None = None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ingredient:
-    """A base, an adapter or a checkpoint: given bytes, known by their digest."""
+    """A base, an adapter or a checkpoint: given bytes, known by their digest.
+
+    `origin` are free facts, of which nothing depends.
+    """
 
     kind: str
     name: str
@@ -34,6 +37,8 @@ class Ingredient:
     description: str = ""
     recover: str = ""
     revoked: str = ""
+    license: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def id(self) -> IngredientId:

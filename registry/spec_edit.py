@@ -25,6 +25,26 @@ def edited(text: str, changes: Mapping[Path_, Any]) -> str:
     return text
 
 
+def without(text: str, path: Path_) -> str:
+    """Return a spec's text without one entry of a list or map; the comment on its line goes too."""
+    nodes = documents.nodes(text)
+    end = _end(nodes, path)
+    siblings = _inside(nodes, path[:-1])
+    if not nodes[path[:-1]].is_flow:
+        begin = nodes[path].key_end
+        if isinstance(path[-1], int):
+            begin = text.rfind("-", 0, begin)
+        line_end = text.find("\n", end) + 1 or len(text)
+        return text[: text.rfind("\n", 0, begin) + 1] + text[line_end:]
+    if path != siblings[0]:
+        before = siblings[siblings.index(path) - 1]
+        return text[: _end(nodes, before)] + text[end:]
+    rest = text[end:]
+    if len(siblings) > 1:
+        rest = rest[rest.index(",") + 1 :].lstrip()
+    return text[: nodes[path[:-1]].start + 1] + rest
+
+
 def diff(before: str, after: str, file: str) -> str:
     """Return the change as a unified diff that `git apply` takes; nothing if there is none."""
     lines = difflib.unified_diff(
@@ -64,7 +84,7 @@ def _set(text: str, path: Path_, value: Any) -> str:
 def _add(text: str, nodes: Mapping[Path_, Node], path: Path_, entry: str) -> str:
     """Return the text with one more entry in a mapping, after its last plain value."""
     mapping = nodes[path]
-    inside = [key for key in nodes if len(key) == len(path) + 1 and key[: len(path)] == path]
+    inside = _inside(nodes, path)
     if mapping.is_flow:
         place = _end(nodes, inside[-1]) if inside else mapping.start + 1
         return text[:place] + (", " if inside else "") + entry + text[place:]
@@ -80,5 +100,10 @@ def _end(nodes: Mapping[Path_, Node], path: Path_) -> int:
     node = nodes[path]
     if node.is_flow or node.is_scalar:
         return node.end
-    inside = [key for key in nodes if len(key) == len(path) + 1 and key[: len(path)] == path]
+    inside = _inside(nodes, path)
     return _end(nodes, inside[-1]) if inside else node.end
+
+
+def _inside(nodes: Mapping[Path_, Node], path: Path_) -> list[Path_]:
+    """Return the entries of a collection in the order of the text."""
+    return [key for key in nodes if len(key) == len(path) + 1 and key[: len(path)] == path]

@@ -5,10 +5,10 @@ Pure text: everything that comes from a catalog is escaped. Knows no MLflow call
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
+from registry.page import code_text, escaped
 from registry.tracked import BuildLog, Operand, shortened, weight_text
 
 # MLflow opens in a mode that hides the registry; every link must carry the other one.
@@ -17,7 +17,6 @@ VIEW = "workflowType=machine_learning"
 _LIVE = "Live:"
 _STOPPED = "**The last attempt was not published:**"
 _NOT_PUBLISHED = "**Not published.** What it was:"
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~-])")
 
 
 def of_build(build: BuildLog, places: Mapping[str, str], run: str = "") -> str:
@@ -27,7 +26,7 @@ def of_build(build: BuildLog, places: Mapping[str, str], run: str = "") -> str:
     """
     return "\n".join(
         (
-            f"`{build.model} = {_code(shortened(build.expression))}`",
+            f"`{build.model} = {code_text(shortened(build.expression))}`",
             "",
             *_about(build),
             *_operand_table(build, places),
@@ -66,7 +65,7 @@ def run_link(experiment: str, run: str) -> str:
 
 def of_rejected(expression: str, reason: str) -> str:
     """Return the description of the run of an attempt that a gate stopped."""
-    return f"**Not published:** {escaped(reason)}\n\n`{_code(shortened(expression))}`"
+    return f"**Not published:** {escaped(reason)}\n\n`{code_text(shortened(expression))}`"
 
 
 def rejected(text: str, reason: str, run: str) -> str:
@@ -89,26 +88,12 @@ def of_ingredient(operand: Operand, experiment: str, model: str) -> str:
     page = f"#/experiments/{experiment}/models/{model}?{VIEW}"
     return "\n".join(
         (
-            f"`{_code(operand.title)}` `{operand.digest}`",
+            f"`{code_text(operand.title)}` `{operand.digest}`",
             "",
             f"- [Every merge that uses it directly, with its weight]({page})",
             f"- [The runs of those merges]({runs})",
         )
     )
-
-
-def escaped(text: str) -> str:
-    """Return text that Markdown shows as it stands: no markup, no link, no line break."""
-    plain = " ".join(text.split())
-    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    plain = _SPECIAL.sub(r"\\\1", plain)
-    # Addresses become links by themselves; what makes one recognisable is written as an entity.
-    return plain.replace("://", "&#58;//").replace("@", "&#64;").replace("www", "ww&#119;")
-
-
-def _code(text: str) -> str:
-    # In a code span nothing is markup, but the span itself and a table's bar.
-    return " ".join(text.split()).replace("`", "'").replace("|", "/")
 
 
 def _about(build: BuildLog) -> Iterable[str]:
@@ -170,6 +155,6 @@ def _facts(build: BuildLog, run: str) -> Iterable[str]:
         ("build key", build.key),
         ("bytes", build.source),
     ):
-        yield _row(name, f"`{_code(value)}`")
+        yield _row(name, f"`{code_text(value)}`")
     if run:
         yield _row("run", f"[inputs, output, metrics, recipe and report]({run})")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -40,13 +41,15 @@ class Tree(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkingTree:
-    """The files as they lie there now."""
+    """The files as they lie there now, but those below the folders in `leave`."""
 
     root: Path
+    leave: tuple[str, ...] = ()
 
     def entries(self) -> tuple[Entry, ...]:
         """Return all files below `catalog/`, sorted by path."""
-        return tuple(sorted(walk(self.root, "catalog"), key=lambda entry: entry.path))
+        found = walk(self.root, "catalog", leave=self.leave)
+        return tuple(sorted(found, key=lambda entry: entry.path))
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file."""
@@ -106,10 +109,10 @@ class RevisionTree:
     def __init__(self, root: Path, revision: str) -> None:
         """Read the list of files of `revision`; UsageError if it is unknown."""
         self.root = root
-        commit = git.resolve(root, revision)
+        self.commit = git.resolve(root, revision)
         self._files = {
             path: (mode, oid)
-            for path, (mode, oid) in git.tree_files(root, commit, "catalog").items()
+            for path, (mode, oid) in git.tree_files(root, self.commit, "catalog").items()
             if not any(is_opaque(parent) for parent in _parents(path))
         }
         self._blobs: dict[str, bytes] = {}
@@ -125,11 +128,65 @@ class RevisionTree:
         """Return the bytes of a file; all documents are read in one call at the first question."""
         oid = self._files[path][1]
         if oid not in self._blobs:
-            wanted = {oid for mode, oid in self._files.values() if mode != "160000"}
-            self._blobs = git.read_blobs(self.root, sorted(wanted))
+            self._blobs = git.read_blobs(self.root, sorted(self._documents() | {oid}))
         return self._blobs[oid]
+
+    def _documents(self) -> set[str]:
+        # Build records are as many as merges, larger, and asked for by nobody here.
+        return {
+            oid
+            for path, (mode, oid) in self._files.items()
+            if mode != "160000" and not path.startswith("catalog/builds/")
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenTree:
+    """Some files of a tree."""
+
+    tree: Tree
+    chosen: tuple[Entry, ...]
+
+    @property
+    def root(self) -> Path:
+        """The repository's root."""
+        return self.tree.root
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the chosen files, sorted by path."""
+        return self.chosen
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of one of them."""
+        return self.tree.read(path)
 
 
 def _parents(path: str) -> Iterator[str]:
     parts = path.split("/")
     return ("/".join(parts[:end]) for end in range(2, len(parts)))
+
+
+@dataclass(frozen=True, slots=True)
+class EditedTree:
+    """A tree in which some files have other bytes than they have."""
+
+    tree: Tree
+    edits: Mapping[str, bytes]
+
+    @property
+    def root(self) -> Path:
+        """The repository's root."""
+        return self.tree.root
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the same files, the edited ones known by their new bytes."""
+        return tuple(
+            Entry(one.path, f"edited {sha256(self.edits[one.path]).hexdigest()}")
+            if one.path in self.edits
+            else one
+            for one in self.tree.entries()
+        )
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file."""
+        return self.edits[path] if path in self.edits else self.tree.read(path)

@@ -13,12 +13,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 import schemas
-from registry import catalog, crosscheck, layout, outlook, preflight, sealed, sweep
+from registry import crosscheck, layout, outlook, part, preflight, sealed, sweep
 from registry.catalog import Loaded
 from registry.errors import Problem
 from registry.index import Index, signature
 from registry.sweep import Sweep
-from registry.tree import RevisionTree
 from schemas.digest import TreeError
 
 FILE = "validated"
@@ -54,7 +53,7 @@ def check(
     found = preflight.check(root, loaded, index, with_digests=with_digests)
     problems = list(found.problems)
     if against:
-        before = catalog.load(RevisionTree(root, against), index)
+        before = part.ingredients(root, index, against)
         problems += crosscheck.immutable(loaded.catalog, loaded.sources, before.catalog)
     told = Validation(loaded.files, tuple(problems), found.absent)
     if facts and told.is_valid and not _uses_packages(loaded):

@@ -83,12 +83,23 @@ def test_plan_against_a_revision_names_what_a_pull_request_changes(repository: R
     ran = repository.run("plan", "--against", "HEAD", "--format", "markdown")
 
     assert ran.code == 0
-    assert ran.out.startswith("### Merge plan: 1 to build, 1 kept, 2 up to date\n")
-    assert (
-        "| both-skills | build | recipe-changed: recipe.terms\\[adapter brief@2\\].weight"
-        in ran.out
+    assert "\n### Merge plan: 1 to build, 1 kept, 2 up to date\n" in ran.out
+    row = next(line for line in ran.out.splitlines() if line.startswith("| both"))
+    model, action, why, terms, moved, takes, *gates = row.strip("| ").split(" | ")
+    assert (model, action, gates) == ("both\\-skills", "build", [])
+    assert why.startswith(
+        "recipe\\-changed: recipe\\.terms\\[adapter brief&#64;2\\]\\.weight 0\\.8"
     )
-    assert "| average | none | undeclared" in ran.out
+    assert terms == "`tiny-llama + 1·formal@1 − 0.8·brief@2`"
+    weights = ["bases/tiny-llama", "adapters/formal/1", "adapters/brief/2"]
+    read = sum(
+        path.stat().st_size
+        for one in weights
+        for path in (repository.root / "catalog" / one / "weights").iterdir()
+    )
+    assert moved.partition(" →")[0] == f"{read / 1000:.3g} kB"
+    assert takes == "–, –"  # nothing was ever built here
+    assert "| average | kept | undeclared" in ran.out
     diff = repository.run("diff", "both-skills", "HEAD")
     assert diff.out.splitlines() == [
         "both-skills: recipe-changed: recipe.terms[adapter brief@2].weight 0.8 -> -0.8",

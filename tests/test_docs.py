@@ -25,6 +25,7 @@ from tests.merging import TermOf
 
 PAGE = Path(__file__).parents[1] / "docs/methods.md"
 CANDIDATES = Path(__file__).parents[1] / "docs/candidates.md"
+LINEAGE = Path(__file__).parents[1] / "docs/lineage.md"
 START, END = "<!-- made by `python -m tests.test_docs`", "<!-- end of what is made -->"
 
 
@@ -161,6 +162,28 @@ def test_the_example_of_candidates_prints_what_the_page_says(
     torch.set_num_threads(threads)
 
     assert capsys.readouterr().out.splitlines() == shown
+
+
+def test_the_example_of_lineage_prints_and_draws_what_the_page_shows(
+    repository: Repository,
+) -> None:
+    blocks = indented(LINEAGE.read_text("utf-8"))
+    spec = next(block for block in blocks if block.startswith("kind: merge"))
+    (repository.root / "catalog/merges/polite.yaml").write_text(spec)
+
+    shown = [block.partition("\n") for block in blocks if block.startswith("$ registry ")]
+    told = [repository.run(*command.split()[2:]).out for command, _, _ in shown]
+    drawn = repository.run("lineage", "polite", "--format", "svg").out
+
+    assert told == [out for _, _, out in shown]
+    assert len(told) == 2
+    assert drawn == (LINEAGE.parent / "lineage.svg").read_text("utf-8")
+
+
+def indented(page: str) -> list[str]:
+    """Return the blocks of a page that are indented by four, without that."""
+    blocks = [block for block in page.split("\n\n") if block.lstrip("\n").startswith("    ")]
+    return ["".join(f"{line[4:]}\n" for line in block.strip("\n").splitlines()) for block in blocks]
 
 
 def main() -> None:

@@ -38,7 +38,18 @@ def printed_last(repository: Repository, code: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["plan", "validate", "status", "sync --dry-run", "--help"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "plan",
+        "validate",
+        "status",
+        "sync --dry-run",
+        "lineage both-skills --format html",
+        "impact adapter brief",
+        "--help",
+    ],
+)
 def test_light_commands_import_nothing_heavy(repository: Repository, command: str) -> None:
     code = (
         "import sys\nfrom registry.__main__ import run\n"

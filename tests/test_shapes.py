@@ -12,7 +12,7 @@ from registry import preflight, shapes
 from registry.catalog import load
 from registry.errors import InvalidCatalog, VerificationFailed
 from registry.index import Index
-from registry.lineage import ingredients
+from registry.lineage import Known, ingredients
 from registry.record import compare
 from registry.request import Declaration, alone, declare, key_of
 from registry.tree import WorkingTree
@@ -99,8 +99,8 @@ def test_the_request_of_a_stack_is_canonical(repository: Repository) -> None:
     assert "tokenizer" not in recipe
     line = "passthrough(tiny-llama[0:1], formal@1[0:2], both-skills[1:2])"
     assert expression("tiny-llama", recipe) == line
-    tree = ingredients("tall", {"tall": request}, {})
-    assert [node.label for node in tree.terms] == [
+    graph = ingredients("tall", Known({"tall": request}))
+    assert [edge.part.label for edge in graph.edges] == [
         "base tiny-llama",
         "adapter formal@1",
         "merge both-skills",

@@ -124,3 +124,63 @@ def test_a_text_without_a_last_line_end_has_a_diff_that_git_applies(tmp_path: Pa
 
 def test_no_change_is_no_diff() -> None:
     assert spec_edit.diff(FLOW, FLOW, "both.yaml") == ""
+
+
+TUNED = """\
+recipe:
+  terms: [{adapter: sql, version: 1}, {adapter: json, version: 2}, {merge: c}]  # three
+tune:
+  weights:
+    sql: {from: 0, to: 1}   # of sql
+    # of json
+    json@2:
+      from: 0
+      to: 1
+    c: {from: 0, to: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (FLOW, ("recipe", "terms", 0)),
+        (FLOW, ("recipe", "terms", 1)),
+        (FLOW, ("description",)),
+        (FLOW, ("evaluation", "suite")),
+        (BLOCK, ("recipe", "terms", 0)),
+        (BLOCK, ("recipe", "terms", 1)),
+        (BLOCK, ("recipe", "terms", 0, "weight")),
+        (BLOCK, ("recipe", "parameters", "density")),
+        (TUNED, ("recipe", "terms", 0)),
+        (TUNED, ("recipe", "terms", 1)),
+        (TUNED, ("recipe", "terms", 2)),
+        (TUNED, ("tune", "weights", "sql")),
+        (TUNED, ("tune", "weights", "json@2")),
+        (TUNED, ("tune", "weights", "c")),
+        (TUNED, ("tune", "weights", "c", "from")),
+    ],
+)
+def test_an_entry_is_taken_out_and_nothing_else(text: str, path: tuple[str | int, ...]) -> None:
+    expected = data(text)
+    place = expected
+    for key in path[:-1]:
+        place = place[key]
+    del place[path[-1]]
+
+    after = spec_edit.without(text, path)
+
+    assert data(after) == expected
+    # One piece of the text is gone; all around it stays as it is, comments too.
+    kept = next(
+        (n for n, (a, b) in enumerate(zip(text, after, strict=False)) if a != b), len(after)
+    )
+    assert text.endswith(after[kept:])
+
+
+def test_the_line_of_an_entry_goes_with_its_comment() -> None:
+    assert spec_edit.without(FLOW, ("recipe", "terms", 0)) == FLOW.replace(
+        "    - {adapter: sql, version: 1, weight: 1.0}   # the first\n", ""
+    )
+    assert spec_edit.without(TUNED, ("recipe", "terms", 0)) == TUNED.replace(
+        "{adapter: sql, version: 1}, ", ""
+    )

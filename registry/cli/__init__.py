@@ -1,6 +1,8 @@
 """The commands of `registry`, by name; each module is imported when its command is called.
 
-    reading     validate, plan, status, show, explain, diff, lineage
+    reading     validate, status, show, explain, diff
+    planning    plan
+    tracing     lineage, impact
     syncing     sync
     acting      verify, export, doctor, ui
     looking     analyze, recommend
@@ -8,6 +10,8 @@
     serving     bench-serving
     following   serve
     making      init, add
+    recalling   recall
+    completing  completion
     importing   import mergekit
 
 Help texts stand here, so that `registry --help` imports nothing but click.
@@ -20,19 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 _COMMANDS = {
     "init": ("making", "Make a new catalog repository."),
     "add": ("making", "Add a base, an adapter or a checkpoint with its digest."),
     "import": ("importing", "Turn a mergekit file into a merge spec."),
     "validate": ("reading", "Check every file of the catalog."),
-    "plan": ("reading", "Show what sync would do, and why."),
+    "plan": ("planning", "Show what sync would do, and why."),
     "sync": ("syncing", "Build what is stale, store it, log it, record it."),
     "status": ("reading", "Show what is live, and what is not as declared."),
     "show": ("reading", "Show what is inside a model."),
     "explain": ("reading", "Say why a model is stale, or that it is not."),
     "diff": ("reading", "Show what changed in a model since a revision."),
-    "lineage": ("reading", "Show the ingredients of a model at any depth."),
+    "lineage": ("tracing", "Show the ingredients of a model at any depth."),
+    "impact": ("tracing", "Show which models contain an ingredient, at any depth."),
     "analyze": ("looking", "Show how terms agree and what a merge leaves of them."),
     "recommend": ("looking", "Propose a recipe for adapters, and say why."),
     "quality": ("judging", "Show what a model gained over its base and kept of its parts."),
@@ -44,6 +50,8 @@ _COMMANDS = {
     "doctor": ("acting", "Check that everything is here that a sync needs."),
     "serve": ("following", "Follow a branch as a service: sync, and answer over HTTP."),
     "ui": ("acting", "Open the MLflow pages on the configured store."),
+    "recall": ("recalling", "Take an ingredient back, and rebuild what can do without it."),
+    "completion": ("completing", "Make a shell complete commands, models and adapters."),
 }
 
 
@@ -61,6 +69,15 @@ class _Lazy(click.Group):
         function = {"import": "importing"}.get(cmd_name, cmd_name.replace("-", "_"))
         command: click.Command = getattr(module, function)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=text)
+            for name, (_, text) in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from registry import git, keys, observation, report, tracking_place
+from registry.cli.names import MODEL
 from registry.cli.session import FORMATS, Session, open_session
 from registry.errors import RegistryError
 from registry.record import BuildRecord
@@ -81,7 +82,7 @@ def _commit_text(root: Path) -> str:
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, type=MODEL, metavar="[MODEL]...")
 @click.option("--deep", is_flag=True, help="Read every byte again, not only sizes.")
 @click.option("--rebuild", is_flag=True, help="Build again in a temporary folder and compare.")
 @click.option("--device", type=DEVICES)
@@ -128,7 +129,7 @@ def verify(
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--with-reports", is_flag=True, help="Also write the build report and the record.")
 @click.pass_obj

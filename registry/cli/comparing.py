@@ -11,6 +11,7 @@ import click
 from registry import report, search, search_log, trials, trials_report, tuning, tuning_request
 from registry.cli import trying
 from registry.cli.acting import DEVICES, open_world
+from registry.cli.names import MODEL
 from registry.cli.session import REPORT_FORMATS, open_session, write_files
 from registry.errors import RegistryError, UsageError
 from registry.spec import MergeSpec
@@ -19,7 +20,7 @@ _KINDS = ("methods", "ablation", "line")
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option(
     "--by",
     "kind",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from registry import observation, report
+from registry.cli.names import MODEL
 from registry.cli.session import REPORT_FORMATS, Session, open_session, write_files
 from registry.errors import RegistryError
 from registry.quality import Quality
@@ -14,7 +15,7 @@ from registry.record import Evaluation
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option("--format", "form", type=REPORT_FORMATS, default="text")
 @click.option(
     "-o",

@@ -1,34 +1,42 @@
-"""Commands that change nothing: validate, plan, status, show, explain, diff, lineage."""
+"""Commands that change nothing: validate, status, show, explain, diff."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from registry import report
+from registry.cli.names import MODEL, REVISION
 from registry.cli.session import (
     FORMATS,
-    REPORT_FORMATS,
     Session,
     find_root,
     load_revision,
     open_session,
-    write_output,
 )
-from registry.errors import EXIT_CHANGES_PENDING, InvalidCatalog, UsageError
+from registry.errors import InvalidCatalog
 from registry.index import Index
-from registry.plan import Options, Plan
-from registry.record import BuildRecord, Built
+from registry.record import BuildRecord
 from registry.request import declare
 
 
 @click.command()
-@click.option("--against", metavar="REV", help="Also refuse changes of versions that stand at REV.")
+@click.option(
+    "--against",
+    type=REVISION,
+    metavar="REV",
+    help="Also refuse changes of versions that stand at REV.",
+)
 @click.option("--no-weights", is_flag=True, help="Skip the digests of weights; read headers only.")
-@click.option("--format", "form", type=FORMATS, default="text")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "github", "gitlab"]),
+    default="text",
+    help="The last two are shown by that host on the lines of a pull request.",
+)
 @click.pass_obj
 def validate(directory: Path, against: str | None, no_weights: bool, form: str) -> int:  # noqa: FBT001
     """Check every file of the catalog: form, references, weights at hand."""
@@ -44,8 +52,8 @@ def validate(directory: Path, against: str | None, no_weights: bool, form: str) 
     finally:
         index.save()
     told = InvalidCatalog(found.problems, found.files)
-    if form == "json":
-        click.echo(_validation_json(told, found.absent))
+    if form != "text":
+        click.echo(_validation(form, told, found.absent))
         return 0 if found.is_valid else told.exit_code
     if not found.is_valid:
         raise told
@@ -57,62 +65,15 @@ def validate(directory: Path, against: str | None, no_weights: bool, form: str) 
     return 0
 
 
-def _validation_json(told: InvalidCatalog, absent: Iterable[tuple[str, str]]) -> str:
+def _validation(form: str, told: InvalidCatalog, absent: Iterable[tuple[str, str]]) -> str:
+    if form != "json":
+        from registry import annotations
+
+        write = {"github": annotations.github, "gitlab": annotations.gitlab}[form]
+        return write(told.problems)
     rows = [report.problem_data(problem) for problem in told.problems]
     missing = [{"what": label, "recover": hint} for label, hint in absent]
     return report.as_json({"files": told.files, "problems": rows, "not_at_hand": missing})
-
-
-@click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option(
-    "--against", metavar="REV", help="Plan what changed since REV instead of what is stale."
-)
-@click.option("--format", "form", type=REPORT_FORMATS, default="text")
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if changes are pending.")
-@click.option("--push", is_flag=True, help="Show what `sync --push` would push.")
-@click.option("--prune", is_flag=True, help="Show what `sync --prune` would remove.")
-@click.option(
-    "-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="Save for sync."
-)
-@click.pass_obj
-def plan(
-    directory: Path,
-    models: tuple[str, ...],
-    against: str | None,
-    form: str,
-    *,
-    detailed_exitcode: bool,
-    push: bool,
-    prune: bool,
-    output: Path | None,
-) -> int:
-    """Show what sync would do, model by model, and why. Reads no weights."""
-    session = open_session(directory)
-    options = Options(prune=prune)
-    made = _against(session, against) if against else session.plan(options, with_push=push)
-    if models:
-        recorded = {change.model for change in made.changes}
-        made = made.narrowed(session.with_upstream(session.require(models, also=recorded)))
-    text = {
-        "text": report.plan_text,
-        "json": lambda plan: report.as_json(plan.as_data()),
-        "markdown": report.plan_markdown,
-    }
-    click.echo(text[form](made))
-    if output:
-        write_output(output, report.as_json(made.as_data()) + "\n")
-    is_pending = any(change.is_pending for change in made.changes)
-    return EXIT_CHANGES_PENDING if detailed_exitcode and is_pending else 0
-
-
-def _against(session: Session, revision: str) -> Plan:
-    """Return the plan as if everything declared at a revision were built, and nothing else."""
-    from registry import comparison
-
-    before = load_revision(session.root, session.index, revision).catalog
-    session.index.save()
-    return comparison.plan_since(declare(before), session.declared)
 
 
 @click.command()
@@ -145,7 +106,7 @@ def status(directory: Path, form: str) -> int:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option("--format", "form", type=FORMATS, default="text")
 @click.pass_obj
 def show(directory: Path, model: str, form: str) -> int:
@@ -168,7 +129,7 @@ def _known(session: Session, model: str) -> BuildRecord | None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.pass_obj
 def explain(directory: Path, model: str) -> int:
     """Say why a model is stale, or that it is not, and what a gate said the last time."""
@@ -187,8 +148,8 @@ def explain(directory: Path, model: str) -> int:
 
 
 @click.command()
-@click.argument("model")
-@click.argument("revision", metavar="REV")
+@click.argument("model", type=MODEL)
+@click.argument("revision", type=REVISION, metavar="REV")
 @click.option("--format", "form", type=FORMATS, default="text")
 @click.pass_obj
 def diff(directory: Path, model: str, revision: str, form: str) -> int:
@@ -208,33 +169,4 @@ def diff(directory: Path, model: str, revision: str, form: str) -> int:
         click.echo(f"{model}: {report.reason_text(reason)}")
     count = len(reasons)
     click.echo(f"{count} difference{'' if count == 1 else 's'} since {revision}")
-    return 0
-
-
-@click.command()
-@click.argument("model")
-@click.option("--format", "form", type=FORMATS, default="text")
-@click.pass_obj
-def lineage(directory: Path, model: str, form: str) -> int:
-    """Show the ingredients of a model at any depth, as built (as declared if it is not)."""
-    from registry import lineage as graph
-
-    session = open_session(directory)
-    recorded = session.observed().recorded
-    session.require([model], also=recorded)
-    requests: dict[str, Any] = {one.model: one.request for one in session.declared.values()}
-    digests = {}
-    for name, one in recorded.items():
-        built: Built | None = one.built if isinstance(one, BuildRecord) else None
-        if built:
-            requests[name] = built.request
-            digests[name] = built.model_digest
-    if model not in requests:
-        msg = f"{model} has no readable record and is not declared"
-        raise UsageError(msg)
-    node = graph.ingredients(model, requests, digests)
-    if form == "json":
-        click.echo(report.as_json({"model": node.as_data()}))
-    else:
-        click.echo(report.lineage_text(node))
     return 0

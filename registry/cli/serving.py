@@ -11,6 +11,7 @@ import click
 from registry import observation, report, serving, serving_report, serving_request
 from registry.cli import trying
 from registry.cli.acting import DEVICES, open_world
+from registry.cli.names import MODEL
 from registry.cli.session import REPORT_FORMATS, Session, open_session, write_files
 from registry.record import input_label
 from registry.request import key_of
@@ -18,7 +19,7 @@ from registry.serving_request import Load
 
 
 @click.command("bench-serving")
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option(
     "--batch",
     "batches",

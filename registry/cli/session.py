@@ -110,19 +110,29 @@ class Session:
 
     def require(self, models: Iterable[str], *, also: Collection[str] = ()) -> set[str]:
         """Return the models; UsageError with the nearest name if one is not declared."""
-        for model in models:
-            if model not in self.upstream and model not in also:
-                msg = f"no model {model}"
-                raise UsageError(msg, did_you_mean(model, [*self.upstream, *also]))
-        return set(models)
+        return require_known(models, {*self.upstream, *also})
 
     def with_upstream(self, models: Collection[str]) -> set[str]:
         """Return these models and all merges that they are made of."""
-        found = set(models)
-        for model in reversed(list(self.upstream)):
-            if model in found:
-                found |= set(self.upstream[model])
-        return found
+        return with_upstream(self.upstream, models)
+
+
+def require_known(models: Iterable[str], known: Collection[str]) -> set[str]:
+    """Return the models; UsageError with the nearest name if one is not known."""
+    for model in models:
+        if model not in known:
+            msg = f"no model {model}"
+            raise UsageError(msg, did_you_mean(model, known))
+    return set(models)
+
+
+def with_upstream(upstream: Mapping[str, Collection[str]], models: Collection[str]) -> set[str]:
+    """Return these models and all merges that they are made of; `upstream` has those first."""
+    found = set(models)
+    for model in reversed(list(upstream)):
+        if model in found:
+            found |= set(upstream[model])
+    return found
 
 
 def find_root(directory: Path) -> Path:

@@ -14,6 +14,7 @@ import click
 
 from registry import git, lock, observation, record, report
 from registry.cli.acting import DEVICES, open_world
+from registry.cli.names import MODEL
 from registry.cli.session import FORMATS, Session, find_root, open_session
 from registry.errors import NotNow, RegistryError, UsageError
 from registry.plan import Action, Options, Plan
@@ -33,7 +34,7 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> int | None
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, type=MODEL, metavar="[MODEL]...")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option(
     "--plan",

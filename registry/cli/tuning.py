@@ -11,6 +11,7 @@ import click
 from registry import report, search, search_log, spec_edit, tuning, tuning_report, tuning_request
 from registry.cli import trying
 from registry.cli.acting import DEVICES, open_world
+from registry.cli.names import MODEL
 from registry.cli.session import REPORT_FORMATS, Session, open_session, write_files
 from registry.errors import RegistryError
 from registry.request import key_of
@@ -19,7 +20,7 @@ from registry.tuning_request import Variable
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option("--evaluations", type=click.IntRange(min=1), help="Most candidates to measure.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Most time for them.")
 @click.option("--device", type=DEVICES)

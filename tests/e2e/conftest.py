@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,23 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory, _own_world: None) -> P
 
 
 @pytest.fixture
-def asked(repository: Repository, empty_store: Path) -> Repository:
+def make_repository(
+    make_repository: Callable[[str], Repository], empty_store: Path
+) -> Callable[[str], Repository]:
+    """Return a maker of example catalogs whose tracking store has its tables already."""
+
+    def make(name: str) -> Repository:
+        made = make_repository(name)
+        (made.root / ".registry").mkdir(exist_ok=True)
+        shutil.copyfile(empty_store, made.root / ".registry/mlflow.db")
+        return made
+
+    return make
+
+
+@pytest.fixture
+def asked(repository: Repository) -> Repository:
     """Return the example with a suite of two tasks, and one merge that is to be tuned on it."""
-    store = repository.root / ".registry/mlflow.db"
-    store.parent.mkdir()
-    shutil.copyfile(empty_store, store)
     suite = repository.root / "catalog/suites/texts"
     suite.mkdir(parents=True)
     for task in ("first", "second"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import Repository
-from tests.e2e.conftest import digests, log_of_workers
+from tests.e2e.conftest import client_of, digests, log_of_workers
 
 pytestmark = pytest.mark.slow
 MERGE = "catalog/merges/both-skills.yaml"
@@ -48,6 +50,8 @@ def test_every_run_has_the_pictures_of_its_terms(synced: Repository) -> None:
             *(f"{c}.{form}" for c in charts for form in ("png", "svg")),
         }
         assert "brief@" in (run / "analysis/norms.svg").read_text()
+        beside = {path.name for path in (run / "lineage").iterdir()}
+        assert beside == {"lineage.html", "recipe.json", "record.json"}
 
 
 def test_one_weight_stales_one_model_and_revert_restores_it_without_a_worker(
@@ -138,6 +142,44 @@ def test_a_merge_of_a_merge_follows_it_and_early_cutoff_stops_there(synced: Repo
     assert "-1 adapter brief@1  (subtracted)" in lineage
     assert "+0.5 merge both-skills  sha256:" in lineage
     assert "─ +1 adapter formal@1" in lineage
+
+
+def test_a_live_model_contains_the_earlier_build_that_it_was_made_of(synced: Repository) -> None:
+    outer = synced.root / "catalog/merges/outer.yaml"
+    outer.write_text(
+        "kind: merge\nname: outer\nbase: tiny-llama\nrecipe:\n  method: task_arithmetic\n"
+        "  terms: [{merge: both-skills, weight: -0.5}, {adapter: brief, version: 1}]\n"
+    )
+    assert synced.run("sync", "outer").code == 0
+    outer.write_text(outer.read_text() + "suspend: {reason: looked at}\n")
+    synced.edit(MERGE, "adapter: brief, version: 2", "adapter: brief, version: 1")
+
+    def rows() -> list[list[str]]:
+        lines = synced.run("impact", "adapter", "brief@2").out.splitlines()
+        return [line.split(maxsplit=4) for line in lines if line.split()[0] in names]
+
+    names = ("both-skills", "outer")
+    as_before = rows()
+    assert synced.run("sync").code == 0
+
+    assert as_before == [
+        ["both-skills", "live", "+", "+0.8", "+0.8 brief@2"],
+        ["outer", "live", "-", "-0.4", "-0.5 both-skills > +0.8 brief@2"],
+    ]
+    # Known from the store alone: no record tells of that build any more.
+    assert rows() == [
+        ["outer", "live", "-", "-0.4", "-0.5 both-skills (an earlier build) > +0.8 brief@2"]
+    ]
+    lineage = synced.run("lineage", "outer").out
+    assert "-0.5 merge both-skills  (subtracted)  (an earlier build)" in lineage
+    run = json.loads((synced.root / "catalog/builds/outer.json").read_text())["mlflow"]["run"]
+    page = client_of(synced).download_artifacts(run, "lineage/lineage.html")
+    html = Path(page).read_text("utf-8")
+    assert html.count("<svg ") == 1
+    assert "<span>−0.5 both-skills</span> &gt; <span>+0.8 brief@2</span>" in html
+    shutil.rmtree(synced.root / ".dvc/cache/registry/keys")
+    told = synced.run("impact", "adapter", "brief@2").out
+    assert "not known: outer holds an earlier build of merge both-skills sha256:" in told
 
 
 def test_an_invalid_catalog_is_refused_as_a_whole(synced: Repository) -> None:

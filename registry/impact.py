@@ -1,0 +1,195 @@
+"""Which models contain an ingredient, at any depth: live, as declared, or both. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from registry.containment import Containment, Path, containments
+from registry.errors import UsageError, did_you_mean
+from registry.lineage import Edge, Graph, Known, Node, either, everything
+
+KINDS = ("base", "adapter", "checkpoint", "merge")
+"""What a model can contain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way from a model down to the ingredient; `where` is both, live or declared."""
+
+    path: Path
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A model that contains the ingredient.
+
+    `live` and `declared` are the signs of all ways together, None where it is not contained;
+    `digest` is that of the live build that contains it, and `more` ways are not told one by one.
+    """
+
+    model: str
+    live: str | None
+    declared: str | None
+    digest: str
+    ways: tuple[Way, ...]
+    more: int = 0
+
+    @property
+    def where(self) -> str:
+        """Whether what is live contains it, what is declared, or both."""
+        if self.live is None:
+            return "declared"
+        return "live" if self.declared is None else "both"
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """An ingredient and the models that contain it, nearest first."""
+
+    node: Node
+    uses: tuple[Use, ...]
+    graph: Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A live model of which it cannot be told what it contains.
+
+    `part` is a build of a merge in it that nobody knows any more; None if no record can be read.
+    """
+
+    model: str
+    part: Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All models, live and as declared."""
+
+    live: Graph
+    declared: Graph
+
+
+def look(live: Known, declared: Known) -> World:
+    """Return the graphs of all that is live and of all that is declared."""
+    return World(everything(live), everything(declared))
+
+
+def find(kind: str, reference: str, world: World, others: Iterable[Node] = ()) -> list[Node]:
+    """Return what `sql@1` names, or every version of `sql`; `others` are in no model.
+
+    Raises UsageError with the nearest name for what does not exist.
+    """
+    known: dict[tuple[str, int | None], Node] = {}
+    nodes = (*others, *world.declared.nodes, *world.live.nodes)
+    # An earlier build stands for a merge only where nothing else does: what is live comes last.
+    for node in sorted(nodes, key=lambda one: not one.is_older):
+        if node.kind == kind:
+            known[node.name, node.version] = node
+    name, _, version = reference.partition("@")
+    versions = sorted((one for one in known if one[0] == name), key=lambda one: one[1] or 0)
+    found = [one for one in versions if not version or str(one[1]) == version]
+    if found:
+        return [known[one] for one in found]
+    if versions:
+        msg = f"no {kind} {reference}, but {', '.join(known[one].label for one in versions)}"
+        raise UsageError(msg)
+    msg = f"no {kind} {reference}"
+    raise UsageError(msg, did_you_mean(name, {one for one, _ in known}))
+
+
+def impact(node: Node, world: World) -> Impact:
+    """Return the models that contain a node, whatever its bytes."""
+    now, wish = _containments(world.live, node), _containments(world.declared, node)
+    uses = sorted((_use(name, now.get(name), wish.get(name)) for name in {*now, *wish}), key=_near)
+    return Impact(node, tuple(uses), _drawn(node, world))
+
+
+def unknown(world: World) -> list[Open]:
+    """Return the live models of which it cannot be told what all they contain."""
+    found = []
+    for node in world.live.nodes:
+        if node.is_open:
+            above = world.live.above(node)
+            models = sorted(one.name for one in above if one != node and not one.is_older)
+            found += [Open(model, node) for model in models]
+    return found
+
+
+def _containments(graph: Graph, target: Node) -> dict[str, list[tuple[Node, Containment]]]:
+    """Return by model how it contains the target; builds that are not live are no models."""
+    found: dict[str, list[tuple[Node, Containment]]] = {}
+    for part in graph.nodes:
+        if part.id == target.id:
+            for whole, one in containments(graph, part).items():
+                if not whole.is_older:
+                    found.setdefault(whole.name, []).append((whole, one))
+    return found
+
+
+Found = Sequence[tuple[Node, Containment]]
+
+
+def _use(model: str, now: Found | None, wish: Found | None) -> Use:
+    told: dict[tuple[object, ...], Way] = {}
+    for where, found in (("live", now or ()), ("declared", wish or ())):
+        for _, one in found:
+            for path in one.paths:
+                was = told.get(_facts(path))
+                told[_facts(path)] = Way(path, "both" if was and was.where != where else where)
+    counted = max(sum(one.count for _, one in found or ()) for found in (now, wish))
+    shown = max(sum(len(one.paths) for _, one in found or ()) for found in (now, wish))
+    digest = now[0][0].digest if now else ""
+    return Use(model, _sign(now), _sign(wish), digest, tuple(told.values()), counted - shown)
+
+
+def _sign(found: Found | None) -> str | None:
+    if found is None:
+        return None
+    sign = found[0][1].sign
+    for _, one in found[1:]:
+        sign = either(sign, one.sign)
+    return sign
+
+
+def _facts(path: Path) -> tuple[object, ...]:
+    """Return what makes two ways the same, live and as declared."""
+    return tuple(
+        (edge.part.id, edge.part.is_older, repr(edge.weight), repr(edge.whole.factor))
+        for edge in path.edges
+    )
+
+
+def _near(use: Use) -> tuple[int, str]:
+    return min(len(way.path.edges) for way in use.ways), use.model
+
+
+def _drawn(target: Node, world: World) -> Graph:
+    """Return all ways up from a node as one graph, in which a merge stands once, live or declared.
+
+    What is only live, or only declared, is noted at its edges.
+    """
+    nodes = {_plain(target): None}
+    edges: dict[tuple[Node, Node, str], Edge] = {}
+    for note, graph in (("live", world.live), ("declared", world.declared)):
+        for one in _upward(graph, target):
+            edge = Edge(_plain(one.part), _plain(one.whole), one.weight, note)
+            nodes |= {edge.part: None, edge.whole: None}
+            key = edge.part, edge.whole, repr(edge.weight)
+            is_both = edges.setdefault(key, edge).note != note
+            edges[key] = replace(edge, note="") if is_both else edge
+    return Graph(tuple(nodes), tuple(edges.values()))
+
+
+def _upward(graph: Graph, target: Node) -> Iterator[Edge]:
+    for part in graph.nodes:
+        if part.id == target.id:
+            # As in words, a base is named by each model itself.
+            above = {part} if part.kind == "base" else graph.above(part)
+            yield from (edge for edge in graph.edges if edge.part in above)
+
+
+def _plain(node: Node) -> Node:
+    return node if node.is_older else replace(node, digest="")
