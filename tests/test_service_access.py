@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from registry.errors import RegistryError, UsageError
-from registry.service import access, graph, jobs, place
+from registry.service import access, graph, jobs, place, reading
 from registry.service.access import Scope, Secrets
-from registry.service.view import Requests, finite
 
 SET = Secrets("reader", "writer", "hook")
 OPEN = Secrets()
@@ -192,7 +191,7 @@ def test_a_log_keeps_its_start_and_its_end(tmp_path: Path, size: int) -> None:
 def test_what_json_does_not_have_becomes_nothing() -> None:
     data = {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": -float("inf")}}
 
-    assert json.dumps(finite(data), allow_nan=False) == (
+    assert json.dumps(reading._finite(data), allow_nan=False) == (
         '{"a": null, "b": [1.5, null], "c": {"d": null}}'
     )
 
@@ -205,15 +204,12 @@ def test_impact_goes_down_to_any_depth_with_sign_and_weight() -> None:
         ]
         return {"base": {"kind": "base", "name": "b"}, "recipe": {"terms": inputs}}
 
-    known = Requests(
-        {
-            "direct": request(("adapter", "sql", 1, -0.5)),
-            "second": request(("adapter", "sql", 2, 1.0), ("merge", "direct", None, 0.3)),
-            "deep": request(("merge", "second", None, 1.0)),
-            "other": request(("adapter", "json", 1, 1.0)),
-        },
-        {},
-    )
+    known = {
+        "direct": request(("adapter", "sql", 1, -0.5)),
+        "second": request(("adapter", "sql", 2, 1.0), ("merge", "direct", None, 0.3)),
+        "deep": request(("merge", "second", None, 1.0)),
+        "other": request(("adapter", "json", 1, 1.0)),
+    }
 
     assert graph.down("adapter", "sql", 1, known) == [
         {"model": "deep", "weight": None, "through": "second"},

@@ -2,17 +2,17 @@
 
     place                 the service's own directory: its mark, its clone, its lock
     branch                is the branch's commit one to follow: rewritten, unsigned, invalid
-    view                  the catalog at that commit with its plan, as one value
+    view, reading         the catalog at that commit with its plan, as one value; read by a child
     memory                what outlives a restart: suspensions, failures, attempts
     choice, pace          which models are due, and what is done next and when (pure)
     conditions, metrics   Ready, Reconciling and Stalled; Prometheus' text (pure)
     jobs                  `registry sync` as a child process, with a log
     snapshot, reconciler  the one value that everybody reads, and the thread that makes it
     access                bearer tokens and the signatures of webhooks (pure)
-    graph                 what is inside a model, and what is made of an ingredient
+    graph                 what is made of an ingredient (pure)
     answers, api, pages   HTTP: the shapes, the routes, the page for people
     server                the process: port, threads, an end in order
 
-The service reads the catalog itself and leaves all building to its children, so that it holds
-neither torch nor MLflow nor DVC. FastAPI and uvicorn have their only doors here.
+Reading catalogs and building are left to children, so that the service holds neither the catalog
+nor torch, MLflow or DVC while it idles. FastAPI and uvicorn have their only doors here.
 """

@@ -16,7 +16,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
-from registry.service import access, answers, graph, metrics, pages
+from registry.errors import RegistryError
+from registry.service import access, answers, metrics, pages
 from registry.service.access import Scope, Secrets
 from registry.service.reconciler import Reconciler
 from registry.service.snapshot import Snapshot
@@ -74,6 +75,7 @@ def create(service: Service) -> FastAPI:
     app.add_exception_handler(Refused, _tell_refused)
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
+    app.add_exception_handler(RegistryError, _tell_unread)
     app.add_exception_handler(Exception, _tell_bug)
     app.middleware("http")(_guard)
     return app
@@ -106,7 +108,7 @@ def _tell_refused(_: Request, error: Exception) -> Response:
 
 def _tell_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    hint = "see /api/v1/openapi.json" if error.status_code in (404, 405) else ""
+    hint = "see /api/v1/openapi.json" if error.status_code in (400, 404, 405) else ""
     return _error(error.status_code, str(error.detail).lower(), hint, error.headers)
 
 
@@ -115,6 +117,11 @@ def _tell_invalid(_: Request, error: Exception) -> Response:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     return _error(422, f"{place}: {first['msg']}".lower(), "see /api/v1/openapi.json")
+
+
+def _tell_unread(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RegistryError)
+    return _error(503, error.message, error.hint)
 
 
 def _tell_bug(_: Request, error: Exception) -> Response:
@@ -160,6 +167,7 @@ def _may_write(request: Request, _: Annotated[Any, Depends(_bearer)]) -> None:
 
 def _told(*codes: int) -> dict[int | str, dict[str, Any]]:
     about = {
+        400: "The body is no JSON.",
         401: "No token, or a wrong one.",
         403: "The token may not do that.",
         404: "There is no such thing.",
@@ -180,7 +188,7 @@ _writing = APIRouter(
     prefix="/api/v1",
     tags=["writing"],
     dependencies=[Depends(_may_write)],
-    responses=_told(401, 403, 411, 413, 503),
+    responses=_told(400, 401, 403, 411, 413, 503),
 )
 
 _Service = Annotated[Service, Depends(_service)]
@@ -320,10 +328,9 @@ def read_plan(now: _Now) -> answers.Plan:
 def lineage(model: _Model, service: _Service, now: _Now) -> answers.Lineage:
     """Return the ingredients of a model at any depth, with sign and weight."""
     commit = _view(now).commit
-    try:
-        data = graph.up(model, service.reconciler.requests())
-    except KeyError:
-        raise Refused(404, f"no model {model}", "GET /api/v1/models names all") from None
+    data = service.reconciler.answer("lineage", model)
+    if data is None:
+        raise Refused(404, f"no model {model}", "GET /api/v1/models names all")
     return answers.Lineage(commit=commit, model=data)
 
 
@@ -337,7 +344,7 @@ def impact(
 ) -> answers.Impact:
     """Return every model that contains an ingredient, at any depth; of any version without one."""
     commit = _view(now).commit
-    found = graph.down(kind, name, version, service.reconciler.requests())
+    found = service.reconciler.answer("impact", kind, name, str(version or ""))
     return answers.Impact.model_validate({"commit": commit, "models": found})
 
 

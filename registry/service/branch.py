@@ -8,13 +8,11 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
-from registry import catalog, git, lock, observation, report
-from registry.errors import InvalidCatalog, RegistryError
-from registry.index import Index
+from registry import git, lock, observation
+from registry.errors import RegistryError
+from registry.service import reading
 from registry.service.place import Place
-from registry.tree import RevisionTree
 
-_SHOWN_PROBLEMS = 20
 _NAME, _EMAIL = "merge-registry", "merge-registry@localhost"
 
 
@@ -78,27 +76,11 @@ def refusal(place: Place, commit: str, rules: Rules) -> Refusal | None:
 
 def _invalid(place: Place, commit: str) -> Refusal | None:
     """Return what is wrong with the catalog at a commit that is not checked out."""
-    index = Index(place.clone)
     try:
-        loaded = catalog.load(RevisionTree(place.clone, commit), index)
-    except InvalidCatalog as error:
-        return invalid(error)
-    index.save()
-    links = [
-        path
-        for path, (mode, _) in git.tree_files(place.clone, commit, "catalog").items()
-        if mode in (git.SYMLINK, git.SUBMODULE)
-    ]
-    if links:
-        return Refusal("InvalidCatalog", f"tracked symlinks or submodules: {', '.join(links[:5])}")
-    assert loaded is not None
+        reading.ask("judge", place.clone, commit)
+    except reading.Invalid as error:
+        return Refusal("InvalidCatalog", error.message)
     return None
-
-
-def invalid(error: InvalidCatalog) -> Refusal:
-    """Return the refusal of a catalog with problems: the first of them, and how many there are."""
-    shown = report.problems_text(error.problems[:_SHOWN_PROBLEMS])
-    return Refusal("InvalidCatalog", f"{error.message}\n{shown}")
 
 
 def check_out(place: Place, commit: str, *, is_first: bool) -> None:

@@ -12,20 +12,24 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 from registry import lock
-from registry.errors import InvalidCatalog, NotNow, RegistryError
-from registry.service import branch, choice, conditions, jobs, memory, pace, view
+from registry.errors import NotNow, RegistryError
+from registry.service import branch, choice, conditions, jobs, memory, pace, reading, view
 from registry.service.branch import Refusal, Rules
 from registry.service.jobs import Jobs
 from registry.service.memory import Memory, Suspension
 from registry.service.pace import Situation, Step
 from registry.service.place import Place
 from registry.service.snapshot import Job, Snapshot, Trouble
-from registry.service.view import Requests, View
+from registry.service.view import View
 from registry.tracking_place import without_secrets
 
 _STANDBY_SECONDS = 1.0
+_ANSWERS = 256  # about one view, remembered
+_READ_SECONDS = 600.0
+"""How old a view may get while no commit comes: reading it shows what was lost from the store."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +59,8 @@ class Reconciler:
         self._is_asked = False
         # Held while files of the clone are replaced, so that who reads them sees one commit.
         self._reading = threading.Lock()
-        self._requests: tuple[View, Requests] | None = None
+        self._answers: tuple[View | None, dict[tuple[str, ...], Any]] = (None, {})
+        self._read_at = 0.0
         self._change(lambda now: now)
 
     @property
@@ -116,14 +121,19 @@ class Reconciler:
         """Return the log of a job, None for an unknown one."""
         return self._jobs.log(number)
 
-    def requests(self) -> Requests:
-        """Return all build requests at the commit that is followed; read once per view."""
+    def answer(self, question: str, *arguments: str) -> Any:
+        """Return what a child reads in the catalog that is followed; once per view and question."""
         with self._reading:
             now = self._snapshot.view
-            assert now is not None, "asked before anything was read"
-            if self._requests is None or self._requests[0] is not now:
-                self._requests = (now, view.read_requests(self._place.clone))
-            return self._requests[1]
+            if self._answers[0] is not now:
+                self._answers = (now, {})
+            known = self._answers[1]
+            if (question, *arguments) not in known:
+                while len(known) >= _ANSWERS:
+                    known.pop(next(iter(known)))
+                told = reading.ask(question, self._place.clone, *arguments)
+                known[(question, *arguments)] = told
+            return known[(question, *arguments)]
 
     def drain(self) -> None:
         """Start nothing more, and let the running sync stop in order."""
@@ -183,13 +193,13 @@ class Reconciler:
             self._change(lambda now: replace(now, branch_trouble=trouble))
             return
         self._change(_died)
-        if isinstance(error, OSError):
-            self._change(_later)  # a full disk: nothing that a new commit would mend
+        if isinstance(error, OSError | RegistryError):
+            self._change(_later)  # a full disk, say: nothing that a new commit would mend
         else:
             self._change(lambda now: replace(now, job_trouble=trouble))
 
     def _look(self) -> None:
-        self._is_asked = False
+        was_asked, self._is_asked = self._is_asked, False
         try:
             commit = branch.fetch(self._place)
         except RegistryError as error:
@@ -199,9 +209,9 @@ class Reconciler:
         found: View | None = None
         try:
             if (refused := self._refusal(commit)) is None:
-                found = self._check_out(commit)
-        except InvalidCatalog as error:
-            refused = branch.invalid(error)
+                found = self._check_out(commit, is_asked=was_asked)
+        except reading.Invalid as error:
+            refused = Refusal("InvalidCatalog", error.message)
         except RegistryError as error:
             self._count_failure(error, "NotRead")
             return
@@ -221,15 +231,18 @@ class Reconciler:
         rules = Rules(now.memory.accepted, now.memory.forgiven, self._settings.require_signed)
         return branch.refusal(self._place, commit, rules)
 
-    def _check_out(self, commit: str) -> View:
+    def _check_out(self, commit: str, *, is_asked: bool) -> View:
+        now = self._snapshot
+        is_old = time.monotonic() > self._read_at + _READ_SECONDS
+        if now.view and commit == now.memory.accepted and not (is_asked or is_old):
+            return now.view
         with self._reading:
-            is_first = self._snapshot.memory.accepted is None
-            branch.check_out(self._place, commit, is_first=is_first)
+            branch.check_out(self._place, commit, is_first=now.memory.accepted is None)
             return self._read()
 
     def _read(self) -> View:
-        place = self._place
-        return view.read(place.clone, place.branch, with_push=self._settings.with_push)
+        self._read_at = time.monotonic()
+        return view.read(self._place, with_push=self._settings.with_push)
 
     def _count_failure(self, error: RegistryError, reason: str) -> None:
         message = without_secrets(error.message)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from registry import git, report
-from registry.cli.session import open_session
-from registry.plan import Options, Plan
-from registry.record import BuildRecord
+from registry import git
+from registry.plan import Action, Change, Plan, Reason
+from registry.service import reading
+from registry.service.place import Place
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """What is declared and built at a commit.
 
-    `rows` are those of `registry status --format json`, by model. `is_ahead` says that the clone
-    has records which the branch does not have.
+    `rows` are those of `registry status --format json`, by model; `upstream` has the merges that a
+    model is made of, where there are any. `is_ahead` says that the clone has records which the
+    branch does not have.
     """
 
     commit: str
@@ -30,43 +29,18 @@ class View:
     is_ahead: bool
 
 
-def read(root: Path, branch: str, *, with_push: bool) -> View:
-    """Return the view of a clone; raises InvalidCatalog."""
-    session = open_session(root)
-    plan = session.plan(Options(), with_push=with_push)
-    _, live = session.status()
-    rows = {row["model"]: finite(row) for row in report.status_rows(plan, live)}
+def read(place: Place, *, with_push: bool) -> View:
+    """Return the view of the clone; raises reading.Invalid."""
+    root = place.clone
     commit = git.resolve(root, "HEAD")
-    is_ahead = commit != git.remote_head(root, branch) or bool(git.status(root, "catalog/builds"))
-    return View(commit, plan, plan.digest, rows, session.upstream, is_ahead)
+    told = reading.ask("view", root, "push" if with_push else "")
+    is_pushed = commit == git.remote_head(root, place.branch)
+    is_ahead = not is_pushed or bool(git.status(root, "catalog/builds"))
+    plan = Plan(tuple(_change(one) for one in told["plan"]["changes"]))
+    rows = {row["model"]: row for row in told["rows"]}
+    return View(commit, plan, told["plan"]["digest"], rows, told["upstream"], is_ahead)
 
 
-def finite(data: Any) -> Any:
-    """Return plain data without NaN and infinities, which JSON does not have."""
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, dict):
-        return {key: finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [finite(value) for value in data]
-    return data
-
-
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """The build request of every model, as built or else as declared; digests of what is built."""
-
-    requests: Mapping[str, Mapping[str, Any]]
-    digests: Mapping[str, str]
-
-
-def read_requests(root: Path) -> Requests:
-    """Return all requests, for questions about lineage: reads the whole catalog."""
-    session = open_session(root)
-    requests = {one.model: one.request for one in session.declared.values()}
-    digests = {}
-    for name, one in session.observed().recorded.items():
-        if isinstance(one, BuildRecord) and one.built:
-            requests[name] = one.built.request
-            digests[name] = one.built.model_digest
-    return Requests(requests, digests)
+def _change(data: Mapping[str, Any]) -> Change:
+    reasons = tuple(Reason(**one) for one in data["reasons"])
+    return Change(data["model"], Action(data["action"]), reasons, data.get("key"))
