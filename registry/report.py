@@ -44,7 +44,7 @@ def reason_text(reason: Reason) -> str:
 
 
 def detail_text(reason: Reason) -> str:
-    """Return what a reason is about: `recipe.method linear -> ties`; nothing if its kind says it."""
+    """Return what a reason is about: `recipe.method linear -> ties`; maybe nothing."""
     if reason.old is not None or (reason.new is not None and reason.field):
         return f"{reason.field} {value_text(reason.old)} -> {value_text(reason.new)}"
     return reason.field or (value_text(reason.new) if reason.new is not None else "")

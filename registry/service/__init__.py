@@ -7,10 +7,13 @@
     choice, pace          which models are due, and what is done next and when (pure)
     conditions, metrics   Ready, Reconciling and Stalled; Prometheus' text (pure)
     jobs                  `registry sync` as a child process, with a log
+    progress              how far a running sync is, from what it writes (pure)
     snapshot, reconciler  the one value that everybody reads, and the thread that makes it
     access                bearer tokens and the signatures of webhooks (pure)
     graph                 what is made of an ingredient (pure)
-    answers, api, pages   HTTP: the shapes, the routes, the page for people
+    answers, api          HTTP: the shapes, the routes of the API
+    site, pages, links    HTTP for people: the routes, the HTML, the addresses (pages are pure)
+    details               what pages show beyond the snapshot, read by a child
     server                the process: port, threads, an end in order
 
 Reading catalogs and building are left to children, so that the service holds neither the catalog

@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from registry.errors import RegistryError
-from registry.service import access, answers, metrics, pages
+from registry.service import access, answers, metrics, site
 from registry.service.access import Scope, Secrets
 from registry.service.reconciler import Reconciler
 from registry.service.snapshot import Snapshot
@@ -29,8 +29,9 @@ BODY_BYTES = 5 << 20
 _CALM = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
 
@@ -72,6 +73,7 @@ def create(service: Service) -> FastAPI:
     app.include_router(_open)
     app.include_router(_reading)
     app.include_router(_writing)
+    app.include_router(site.router, dependencies=[Depends(_may_read)])
     app.add_exception_handler(Refused, _tell_refused)
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
@@ -101,31 +103,47 @@ def _error(
     return JSONResponse({"error": error, "hint": hint}, status, dict(headers or {}))
 
 
-def _tell_refused(_: Request, error: Exception) -> Response:
+_SEE = "see /api/v1/openapi.json"
+
+
+def _tell(
+    request: Request, status: int, error: str, hint: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an error as data, or as a page to a browser that asked for one."""
+    is_page = site.is_for_people(request.url.path)
+    if is_page and "text/html" in request.headers.get("accept", ""):
+        advice = "" if hint == _SEE else hint
+        return HTMLResponse(site.problem(request, error, advice), status, dict(headers or {}))
+    return _error(status, error, hint, headers)
+
+
+def _tell_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return _error(error.status, error.error, error.hint, error.headers)
+    return _tell(request, error.status, error.error, error.hint, error.headers)
 
 
-def _tell_http(_: Request, error: Exception) -> Response:
+def _tell_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    hint = "see /api/v1/openapi.json" if error.status_code in (400, 404, 405) else ""
-    return _error(error.status_code, str(error.detail).lower(), hint, error.headers)
+    hint = _SEE if error.status_code in (400, 404, 405) else ""
+    return _tell(request, error.status_code, str(error.detail), hint, error.headers)
 
 
-def _tell_invalid(_: Request, error: Exception) -> Response:
+def _tell_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return _error(422, f"{place}: {first['msg']}".lower(), "see /api/v1/openapi.json")
+    told = f"{place}: {first['msg']}".lower()
+    return _tell(request, 422, told, _SEE)
 
 
-def _tell_unread(_: Request, error: Exception) -> Response:
+def _tell_unread(request: Request, error: Exception) -> Response:
     assert isinstance(error, RegistryError)
-    return _error(503, error.message, error.hint)
+    return _tell(request, 503, error.message, error.hint)
 
 
-def _tell_bug(_: Request, error: Exception) -> Response:
-    return _error(500, f"a bug of ours: {type(error).__name__}", "the log of the service has more")
+def _tell_bug(request: Request, error: Exception) -> Response:
+    told = f"a bug of ours: {type(error).__name__}"
+    return _tell(request, 500, told, "the log of the service has more")
 
 
 def _service(request: Request) -> Service:
@@ -152,7 +170,8 @@ def _require(request: Request, wanted: Scope) -> None:
     if wanted is Scope.WRITE and not secrets.write:
         raise Refused(403, "nobody may write", f"start the service with {access.WRITE_TOKEN} set")
     # A browser asks for a password for pages only.
-    challenge = 'Basic realm="merge-registry"' if request.url.path == "/" else "Bearer"
+    is_page = site.is_for_people(request.url.path)
+    challenge = 'Basic realm="merge-registry"' if is_page else "Bearer"
     hint = "send the header Authorization: Bearer TOKEN"
     raise Refused(401, "expected a token of this service", hint, WWW_Authenticate=challenge)
 
@@ -253,12 +272,6 @@ async def _webhook(request: Request, service: Service, branch: str) -> Response:
 def read_metrics(service: _Service, now: _Now) -> Response:
     """Return the metrics for Prometheus, in its text format."""
     return Response(metrics.text(now, service.version), media_type=metrics.CONTENT_TYPE)
-
-
-@_reading.get("/", response_class=HTMLResponse)
-def index(now: _Now) -> str:
-    """Return the page for people."""
-    return pages.index(now)
 
 
 @_reading.get("/api/v1/status")

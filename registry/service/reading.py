@@ -117,26 +117,15 @@ def _view(root: Path, with_push: str) -> dict[str, Any]:
     return {"plan": plan.as_data(), "rows": report.status_rows(plan, live), "upstream": upstream}
 
 
-def _lineage(root: Path, model: str) -> dict[str, Any] | None:
-    """Return the ingredients of a model at any depth, None for an unknown one."""
-    from registry import lineage
-
-    requests, digests = _requests(root)
-    if model not in requests:
-        return None
-    return lineage.ingredients(model, requests, digests).as_data()
-
-
 def _impact(root: Path, kind: str, name: str, version: str) -> list[dict[str, Any]]:
     """Return every model that contains an ingredient, at any depth."""
     from registry.service import graph
 
-    requests, _ = _requests(root)
-    return graph.down(kind, name, int(version) if version else None, requests)
+    return graph.down(kind, name, int(version) if version else None, _requests(root))
 
 
-def _requests(root: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
-    """Return the build request of every model, as built or else as declared, and model digests."""
+def _requests(root: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the build request of every model, as built or else as declared."""
     from registry.cli.session import open_session
     from registry.record import BuildRecord
 
@@ -144,19 +133,30 @@ def _requests(root: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]
     requests: dict[str, Mapping[str, Any]] = {
         one.model: one.request for one in session.declared.values()
     }
-    digests = {}
     for name, one in session.observed().recorded.items():
         if isinstance(one, BuildRecord) and one.built:
             requests[name] = one.built.request
-            digests[name] = one.built.model_digest
-    return requests, digests
+    return requests
 
+
+def _details(question: str) -> Callable[..., Any]:
+    """Return a function of `details`, which only the child imports."""
+
+    def answer(root: Path, *arguments: str) -> Any:
+        from registry.service import details
+
+        return getattr(details, question)(root, *arguments)
+
+    return answer
+
+
+_DETAILS = ("recorded", "model", "difference", "ingredient", "plots", "lineage")
 
 _ANSWERS: Mapping[str, Callable[..., Any]] = {
     "judge": _judge,
     "view": _view,
-    "lineage": _lineage,
     "impact": _impact,
+    **{question: _details(question) for question in _DETAILS},
 }
 
 

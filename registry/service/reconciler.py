@@ -22,6 +22,7 @@ from registry.service.jobs import Jobs
 from registry.service.memory import Memory, Suspension
 from registry.service.pace import Situation, Step
 from registry.service.place import Place
+from registry.service.progress import Progress
 from registry.service.snapshot import Job, Snapshot, Trouble
 from registry.service.view import View
 from registry.tracking_place import without_secrets
@@ -120,6 +121,11 @@ class Reconciler:
     def log(self, number: int) -> bytes | None:
         """Return the log of a job, None for an unknown one."""
         return self._jobs.log(number)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the running job is."""
+        return self._jobs.progress
 
     def answer(self, question: str, *arguments: str) -> Any:
         """Return what a child reads in the catalog that is followed; once per view and question."""

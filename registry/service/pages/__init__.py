@@ -1,44 +1,14 @@
-"""The page for people: how the service stands, and every model. HTML without script."""
+"""The pages for people: HTML that works without a script. Pure: values in, text out.
 
-from __future__ import annotations
+    words        states, reasons and conditions in words
+    frame        what every page has around it: style, skip link, navigation, times, badges
+    live         what changes while one looks: conditions, the running job
+    models       all models, filtered
+    model        one model;  versions: its history and what changed between two commits
+    parts        ways from a model down to what is in it
+    ingredient   an adapter, a checkpoint or a base with the models that contain it
+    jobs         the syncs, and one of them with its log
+    live.js      refreshes the parts that change, and does nothing else
 
-from datetime import UTC, datetime
-
-from registry import page, report
-from registry.service.snapshot import Snapshot
-
-
-def index(now: Snapshot) -> str:
-    """Return the status page."""
-    return page.html_page(f"{now.repository}, branch {now.branch}", _parts(now))
-
-
-def _parts(now: Snapshot) -> list[str]:
-    if now.view is None:
-        return [_conditions(now), page.text("Nothing was read of the branch yet.")]
-    rows = [
-        (
-            model,
-            now.survey.standings[model].value,
-            row["state"],
-            row["expression"] or "-",
-            report.metrics_text(row["metrics"]),
-            report.short(row["model_digest"] or ""),
-        )
-        for model, row in now.view.rows.items()
-    ]
-    head = ("model", "state", "why", "expression", "metrics", "digest")
-    commit = page.text(f"Commit {now.view.commit[:12]}, {len(rows)} models.")
-    return [_conditions(now), commit, page.heading("Models"), page.html_table(head, rows)]
-
-
-def _conditions(now: Snapshot) -> str:
-    rows = [
-        (one.type, "yes" if one.status else "no", one.reason, one.message, _time(one.since))
-        for one in now.memory.conditions
-    ]
-    return page.html_table(("condition", "holds", "reason", "message", "since"), rows)
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+All that comes from a catalog, from Git or from a log is hostile text and is escaped here.
+"""

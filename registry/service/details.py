@@ -1,0 +1,369 @@
+"""What the pages show beyond the snapshot, read in the clone and told as plain data.
+
+Runs in a child of the service (see `reading`): catalogs, records and Git's history are large, and
+written by others. Knows no HTTP, writes no HTML but drawings.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from registry import (
+    ancestry,
+    git,
+    graph_picture,
+    impact_report,
+    keys,
+    lineage_report,
+    quality,
+    record,
+    tracking_place,
+)
+from registry import impact as impacts
+from registry.cli.session import Session, open_session
+from registry.errors import UsageError
+from registry.impact import Open
+from registry.lineage import Known, Node, ingredients
+from registry.record import BuildRecord, Evaluation, Logged, UnreadableRecord
+from registry.service import links
+from registry.spec import Catalog, MergeSpec
+from registry.tracking_text import version_link
+from schemas.expression import expression
+
+_HISTORY = 50
+"""Versions of a model that its page shows."""
+
+Data = dict[str, Any]
+
+
+def recorded(root: Path) -> dict[str, Data]:
+    """Return by model when its record changed last, and what the gates said; for the list."""
+    changed = git.last_changes(root, "catalog/builds")
+    found: dict[str, Data] = {}
+    for model, one in record.read_all(root).items():
+        commit, at = changed.get(_file(model), ("", None))
+        found[model] = {"at": at, "commit": commit, "passed": 0, "failed": [], "stopped": []}
+        if isinstance(one, BuildRecord):
+            judged = one.evaluation.verdicts if one.evaluation else ()
+            refused = one.rejected.verdicts if one.rejected else ()
+            found[model] |= {
+                "passed": sum(bool(verdict["passed"]) for verdict in judged),
+                "failed": [verdict["text"] for verdict in judged if not verdict["passed"]],
+                "stopped": [verdict["text"] for verdict in refused if not verdict["passed"]],
+            }
+    return found
+
+
+def model(root: Path, name: str) -> Data | None:
+    """Return what a model is, as built or else as declared; None for an unknown one."""
+    session = open_session(root)
+    catalog = session.loaded.catalog
+    records = session.observed().recorded
+    if name not in records and name not in session.declared:
+        return None
+    one = records.get(name)
+    known = one if isinstance(one, BuildRecord) else None
+    live, _ = _live(session, records)
+    wanted = ancestry.declared(session.declared.values(), catalog)
+    data: Data = {
+        "model": name,
+        "unread": one.message if isinstance(one, UnreadableRecord) else "",
+        "spec": _spec(catalog.merges.get(name)),
+        "history": history(root, name),
+        **_live_data(session, known),
+    }
+    data |= _made_of(name, live if name in live.requests else wanted, catalog)
+    if known and known.built and name in session.declared:
+        data["changes"] = _changes(session, name, records, known.built.request)
+    return data
+
+
+def lineage(root: Path, name: str) -> Data | None:
+    """Return the ingredients of a model at any depth as a tree, None for an unknown one."""
+    session = open_session(root)
+    catalog = session.loaded.catalog
+    live, _ = _live(session, session.observed().recorded)
+    wanted = ancestry.declared(session.declared.values(), catalog)
+    known = live if name in live.requests else wanted
+    if name not in known.requests:
+        return None
+    tree: Data = lineage_report.as_data(ingredients(name, known), catalog)["model"]
+    return tree
+
+
+def _live(
+    session: Session, records: Mapping[str, BuildRecord | UnreadableRecord]
+) -> tuple[Known, list[str]]:
+    unread = [name for name, one in records.items() if isinstance(one, UnreadableRecord)]
+    return ancestry.live(records, session.loaded.catalog, session.store.cache), unread
+
+
+def _spec(spec: MergeSpec | None) -> Data | None:
+    if spec is None:
+        return None
+    gates = {task: gate.as_data() for task, gate in spec.gates.items()}
+    return {
+        "description": spec.description,
+        "owner": spec.owner,
+        "labels": dict(spec.labels),
+        "suspend": spec.suspend,
+        "suite": spec.suite,
+        "gates": gates,
+    }
+
+
+def _made_of(name: str, known: Known, catalog: Catalog) -> Data:
+    request = known.requests.get(name)
+    if request is None:
+        return {"is_live": False, "request": None}
+    graph = ingredients(name, known)
+    title = f"{name} and what it is made of"
+    focus = graph.nodes[-1]
+    return {
+        "is_live": bool(focus.digest),
+        "request": request,
+        "expression": focus.expression,
+        "contains": lineage_report.as_data(graph, catalog)["contains"],
+        "drawing": graph_picture.draw(graph, title, focus=focus, link=links.of_node),
+    }
+
+
+def _changes(
+    session: Session,
+    name: str,
+    records: Mapping[str, BuildRecord | UnreadableRecord],
+    built: Mapping[str, Any],
+) -> list[Data]:
+    """Return where what is declared differs from what is live."""
+    digests = {
+        model: one.built.model_digest
+        for model, one in records.items()
+        if isinstance(one, BuildRecord) and one.built
+    }
+    declared = session.declared[name]
+    if any(merge not in digests for merge in declared.upstream):
+        return []  # what it will be made of is not known before that is built
+    return _differences(built, declared.pin(digests))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Data]:
+    return [
+        {"field": one.field, "old": one.old, "new": one.new, "is_input": one.is_input}
+        for one in record.compare(old, new)
+    ]
+
+
+def _live_data(session: Session, known: BuildRecord | None) -> Data:
+    """Return what is recorded of a model beside its request."""
+    if known is None:
+        return {}
+    data: Data = {}
+    if built := known.built:
+        sizes = [file["size"] for file in built.artifact["files"].values()]
+        data["built"] = {
+            "key": built.key,
+            "model_digest": built.model_digest,
+            "artifact_digest": built.artifact["digest"],
+            "files": len(sizes),
+            "bytes": sum(sizes),
+            "device_class": built.device_class,
+            "seconds": built.seconds,
+            "peak_bytes": built.peak_bytes,
+            "versions": dict(built.versions),
+        }
+        data["plots"] = [{"file": f, "title": one.title} for f, one in _charts(session, known)]
+    if known.evaluation:
+        data["evaluation"] = _evaluation(known.evaluation)
+    if known.rejected:
+        stopped = known.rejected
+        data["rejected"] = {
+            "metrics": dict(stopped.metrics),
+            "verdicts": [dict(verdict) for verdict in stopped.verdicts],
+        }
+    if logged := known.mlflow:
+        data["mlflow"] = {
+            "run": logged.run,
+            "version": logged.version,
+            "url": _mlflow(session.root, known.model, logged),
+        }
+    return data
+
+
+def _evaluation(measured: Evaluation) -> Data:
+    return {
+        "suite": measured.request["suite"]["name"],
+        "metrics": dict(measured.metrics),
+        "base": dict(measured.base),
+        "baselines": {label: dict(one) for label, one in measured.baselines.items()},
+        "verdicts": [dict(verdict) for verdict in measured.verdicts],
+    }
+
+
+def _mlflow(root: Path, model: str, logged: Logged) -> str | None:
+    """Return the address of a version in MLflow, None where no server is known to show it."""
+    uri = tracking_place.default_uri(root)
+    pages = tracking_place.ui_command(root, uri)
+    if pages.argv or tracking_place.known_store(root, uri) != logged.store:
+        return None
+    return pages.url.partition("#")[0] + version_link(model, logged.version)
+
+
+def history(root: Path, name: str) -> list[Data]:
+    """Return the versions of a model on the branch, the newest first: its record, by commits."""
+    commits = git.history(root, _file(name), _HISTORY)
+    blobs = git.read_blobs(root, (one.blob for one in commits if one.blob))
+    return [_version(one, blobs.get(one.blob or "")) for one in commits]
+
+
+def _version(commit: git.Commit, content: bytes | None) -> Data:
+    data: Data = {
+        "commit": commit.id,
+        "at": commit.at,
+        "author": commit.author,
+        "subject": commit.subject,
+        "expression": None,
+        "model_digest": None,
+        "metrics": {},
+        "is_removed": content is None,
+    }
+    known = _parsed(content)
+    if known and known.built:
+        request = known.built.request
+        data["expression"] = expression(request["base"]["name"], request["recipe"])
+        data["model_digest"] = known.built.model_digest
+    if known and known.evaluation:
+        data["metrics"] = dict(known.evaluation.metrics)
+    return data
+
+
+def _parsed(content: bytes | None) -> BuildRecord | None:
+    try:
+        return record.parse(content, "a record") if content is not None else None
+    except UnreadableRecord:
+        return None
+
+
+def difference(root: Path, name: str, old: str, new: str) -> Data | None:
+    """Return what changed in a model between two commits of the branch; None if one is not."""
+    if not all(git.is_ancestor(root, commit, "HEAD") for commit in (old, new)):
+        return None
+    records = [_at(root, name, commit) for commit in (old, new)]
+    requests = [one.built.request if one and one.built else None for one in records]
+    before, after = requests
+    metrics = [dict(one.evaluation.metrics) if one and one.evaluation else {} for one in records]
+    return {
+        "commits": [old, new],
+        "expressions": [
+            expression(one["base"]["name"], one["recipe"]) if one else None for one in requests
+        ],
+        "digests": [one.built.model_digest if one and one.built else None for one in records],
+        "metrics": metrics,
+        "changes": _differences(before, after) if before and after else [],
+    }
+
+
+def _at(root: Path, name: str, commit: str) -> BuildRecord | None:
+    """Return the record of a model at a commit, None if there was none that can be read."""
+    file = _file(name)
+    listed = git.tree_files(root, commit, file)
+    if file not in listed:
+        return None
+    blob = listed[file][1]
+    return _parsed(git.read_blobs(root, [blob])[blob])
+
+
+def _file(name: str) -> str:
+    return f"catalog/builds/{name}.json"
+
+
+def ingredient(root: Path, kind: str, name: str, version: str) -> Data | None:
+    """Return what an ingredient is and every model that contains it; None for an unknown one."""
+    session = open_session(root)
+    catalog = session.loaded.catalog
+    live, unread = _live(session, session.observed().recorded)
+    world = impacts.look(live, ancestry.declared(session.declared.values(), catalog))
+    given = [
+        Node(one.kind, one.name, one.version, one.digest, revoked=one.revoked)
+        for one in catalog.ingredients.values()
+    ]
+    reference = f"{name}@{version}" if version else name
+    try:
+        found = impacts.impact(impacts.find(kind, reference, world, given)[0], world)
+        versions = _versions(impacts.find(kind, name, world, given))
+    except UsageError:
+        return None
+    unknown = [*map(Open, unread), *impacts.unknown(world)]
+    told = impact_report.as_data([found], unknown)
+    known = catalog.ingredients.get(found.node.id)
+    about: Data = {}
+    if known:
+        about = {
+            "description": known.description,
+            "license": known.license,
+            "origin": {str(key): str(value) for key, value in known.origin.items()},
+            "base": known.base,
+            "folder": known.folder,
+        }
+    return {
+        **told["ingredients"][0],
+        **about,
+        "versions": versions,
+        "unknown": list(impact_report.unknown_text(unknown)),
+        "drawing": impact_report.drawing([found], links.of_node),
+    }
+
+
+def _versions(nodes: Iterable[Node]) -> list[Data]:
+    return [
+        {"version": one.version, "revoked": one.revoked} for one in nodes if one.version is not None
+    ]
+
+
+def _charts(session: Session, known: BuildRecord) -> list[tuple[str, Any]]:
+    """Return the charts of a build and of its quality, by the names of their files."""
+    from registry import charts
+
+    found: list[tuple[str, Any]] = []
+    if known.evaluation:
+        suites = session.loaded.catalog.suites
+        if told := quality.of_evaluation(known.evaluation, suites):
+            drawn = charts.of_quality(known.model, told)
+            found += [(f"quality-{name}.svg", one) for name, one in drawn.items()]
+    report = keys.read_report(session.store.cache, known.built.key) if known.built else None
+    if report and report.get("statistics"):
+        drawn, _ = charts.of_build(known.model, report["statistics"])
+        found += [(f"build-{name}.svg", one) for name, one in drawn.items()]
+    return found
+
+
+def plots(root: Path, name: str) -> dict[str, str]:
+    """Return the plots of a model by name, each as the path of an SVG file of the service's own.
+
+    They are drawn from the reports in the store, as far as there are, and kept until they change.
+    """
+    session = open_session(root)
+    known = session.observed().recorded.get(name)
+    found = dict(_charts(session, known)) if isinstance(known, BuildRecord) else {}
+    if not found:
+        return {}
+    mine = root.parent / "plots" / name  # beside the clone: what is in that was made by others
+    folder = mine / sha256(repr(found).encode()).hexdigest()[:16]
+    if not folder.is_dir():
+        shutil.rmtree(mine, ignore_errors=True)
+        _draw(found, folder)
+    return {file: str(folder / file) for file in found}
+
+
+def _draw(charts: Mapping[str, Any], folder: Path) -> None:
+    from registry import plots as pictures  # matplotlib takes a second
+
+    drawn = pictures.draw({file.removesuffix(".svg"): one for file, one in charts.items()})
+    unfinished = folder.with_suffix(".new")
+    unfinished.mkdir(parents=True)
+    for file in charts:
+        (unfinished / file).write_bytes(drawn[file])
+    unfinished.rename(folder)
