@@ -267,6 +267,14 @@ def is_ancestor(root: Path, older: str, newer: str) -> bool:
     return _run(root, "merge-base", "--is-ancestor", older, newer).returncode == 0
 
 
+def differs(root: Path, older: str, newer: str, paths: Iterable[str]) -> bool:
+    """Return whether anything below these paths is not the same at two commits."""
+    done = _run(root, "diff-tree", "--quiet", "-r", older, newer, "--", *paths)
+    if done.returncode not in (0, 1):
+        raise _failure("diff-tree", done)
+    return done.returncode == 1
+
+
 def signature_problem(root: Path, commit: str) -> str | None:
     """Return what is wrong with the signature of a commit; None if git holds it for good.
 

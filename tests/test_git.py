@@ -440,6 +440,7 @@ def test_a_branch_is_fetched_though_it_was_rewritten(repo: Path, tmp_path: Path)
     second = git.fetch_branch(root, "main")
 
     assert second == git.head(repo) == git.remote_head(root, "main") != first
+    assert not git.differs(root, first, second, ["catalog", "other"])
     assert git.is_ancestor(root, second, second)
     assert not git.is_ancestor(root, first, second)
     assert not git.is_ancestor(root, "0" * 40, second)
@@ -448,6 +449,17 @@ def test_a_branch_is_fetched_though_it_was_rewritten(repo: Path, tmp_path: Path)
     (root / ".git/index.lock").write_text("of a git that was killed")
     git.reset(root, second)
     assert (git.head(root), git.status(root)) == (second, {})
+
+
+def test_what_differs_between_commits_is_asked_by_folder(repo: Path) -> None:
+    first = git.resolve(repo, "HEAD")
+    write(repo, catalog__a="changed")
+    run(repo, "commit", "-qam", "second")
+
+    assert git.differs(repo, first, "HEAD", ["catalog", "absent"])
+    assert not git.differs(repo, first, "HEAD", ["other", "catalog/b"])
+    with pytest.raises(RegistryError, match="git diff-tree"):
+        git.differs(repo, "0" * 40, "HEAD", ["catalog"])
 
 
 def test_a_repository_or_branch_that_is_not_there_is_told(repo: Path, tmp_path: Path) -> None:

@@ -104,9 +104,13 @@ def test_what_may_work_later_is_due_and_what_worked_is_forgotten() -> None:
     later = choice.learnt(Memory(), [result("a", 75)], [build("a")], Ended(1, "c", 0))
     failed = Memory(failed={"a": "build " + KEY, "gone": "x"})
     done = choice.learnt(failed, [result("a", 0)], [idle("a")], Ended(1, "c", 0))
+    log = Change("a", Action.LOG, (Reason("not-logged"),), KEY)
+    left = choice.learnt(Memory(), [result("a", 0, action="log")], [log], Ended(1, "c", 0))
+    built = choice.learnt(Memory(), [result("a", 0)], [log], Ended(1, "c", 0))
 
     assert choice.survey([build("a")], {}, later).due == ("a",)
-    assert later.attempts["a"][0].outcome == "later"
+    assert later.attempts["a"][0].outcome == left.attempts["a"][0].outcome == "later"
+    assert built.attempts["a"][0].outcome == "done"
     assert done.failed == {}
 
 

@@ -100,6 +100,17 @@ def check_out(place: Place, commit: str, *, is_first: bool) -> None:
         git.reset(root, commit)
 
 
+def brings_inputs(place: Place, older: str, newer: str) -> bool:
+    """Return whether a commit brings other bytes to build from or to measure with than another.
+
+    A build whose weights were altered has the same key when they are restored.
+    """
+    return git.differs(place.clone, older, newer, _INPUTS)
+
+
+_INPUTS = tuple(f"catalog/{kind}" for kind in ("bases", "adapters", "checkpoints", "suites"))
+
+
 def accepted(place: Place) -> str | None:
     """Return the commit of the branch if ours is the same: what was just pushed, or followed."""
     try:

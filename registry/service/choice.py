@@ -140,13 +140,16 @@ def learnt(
         is_own = code not in (0, _LATER) and one["action"] != Action.MAYBE.value
         if is_own and change and change.action is not Action.NONE:
             failed[model] = identity(change)
-        memory = memory.attempted(model, _attempt(one, ended))
+        is_left = change is not None and change.action.value == one["action"]
+        memory = memory.attempted(model, _attempt(one, ended, is_left=is_left))
     known = {model: key for model, key in failed.items() if model in changes}
     return replace(memory, failed=known, synced_at=ended.at)
 
 
-def _attempt(one: Mapping[str, Any], ended: Ended) -> Attempt:
+def _attempt(one: Mapping[str, Any], ended: Ended, *, is_left: bool) -> Attempt:
     outcome = {0: "done", _LATER: "later"}.get(one["exit_code"], "failed")
+    if outcome == "done" and is_left:
+        outcome = "later"  # MLflow did not answer, which fails nothing
     return Attempt(
         job=ended.job,
         commit=ended.commit,

@@ -282,8 +282,15 @@ class Reconciler:
         if is_new:
             _log.info("following commit %s", commit[:12])
 
+        older = before.memory.accepted
+        has_inputs = older and is_new and branch.brings_inputs(self._place, older, commit)
+
         def follow(now: Snapshot) -> Snapshot:
-            known = replace(now.memory, accepted=commit, forgiven=None) if is_new else now.memory
+            known = now.memory
+            if is_new:
+                known = replace(known, accepted=commit, forgiven=None)
+            if has_inputs:
+                known = replace(known, failed={})
             now = replace(now, memory=known, view=found, branch_trouble=None)
             if is_new or is_other_plan:
                 return replace(now, job_trouble=None, retries=0, next_sync_at=0.0)

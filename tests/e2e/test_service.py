@@ -74,16 +74,20 @@ class Instance:
             connection.endheaders()
             return connection.getresponse().status
 
-    def condition(self, kind: str) -> dict[str, Any]:
+    def condition(self, kind: str, token: str = READ) -> dict[str, Any]:
         """Return a condition."""
-        conditions = self.ask("/api/v1/status")[1]["conditions"]
+        conditions = self.ask("/api/v1/status", token=token)[1]["conditions"]
         return next(one for one in conditions if one["type"] == kind)
 
-    def reaches(self, kind: str, reason: str) -> dict[str, Any]:
+    def reaches(self, kind: str, reason: str, token: str = READ) -> dict[str, Any]:
         """Wait until a condition has a reason, and return it."""
-        return self.waits_for(
-            lambda: (one := self.condition(kind))["reason"] == reason and one, f"{kind} {reason}"
-        )
+
+        def found() -> dict[str, Any] | None:
+            one = self.condition(kind, token)
+            return one if one["reason"] == reason else None
+
+        reached: dict[str, Any] = self.waits_for(found, f"{kind} {reason}")
+        return reached
 
     def waits_for(self, question: Callable[[], Any], what: str) -> Any:
         """Wait until the answer is true, and return it."""
@@ -339,6 +343,51 @@ def it_refuses(service: Instance) -> None:
     assert service.ask("/api/v1/suspend", {"model": "<b>", "reason": "x"}, token=WRITE)[0] == 422
     assert service.ask("/api/v1/models/..%2f..%2fetc")[0] == 404
     assert service.ask("/api/v1/jobs/99/log")[0] == 404
+
+
+def test_an_unsigned_commit_is_not_even_checked_out_and_a_sync_that_cannot_begin_stalls(
+    followed: tuple[Repository, Path],
+) -> None:
+    repository, bare = followed
+    here = bare.parent
+    key = here / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    (here / "allowed").write_text(f"me@example.org {key.with_suffix('.pub').read_text()}")
+    settings = {"gpg.format": "ssh", "gpg.ssh.allowedSignersFile": str(here / "allowed")}
+    environment = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for number, (name, value) in enumerate(settings.items()):
+        environment |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    # Nothing to push to is configured in this catalog.
+    options = ("--repository", "bare.git", "--directory", "own", "--require-signed", "--push")
+    environment["REGISTRY_WRITE_TOKEN"] = WRITE
+
+    with serving(here, 1, *options, "--interval", "1", **environment) as service:
+        stalled = service.reaches("Stalled", "Unsigned", token=WRITE)
+        assert stalled["message"].endswith("has no good signature: it has no signature")
+        assert [path.name for path in (here / "own/clone").iterdir()] == [".git"]
+        assert service.ask("/api/v1/models", token=WRITE)[0] == 503
+
+        signing = ("-c", "gpg.format=ssh", "-c", f"user.signingKey={key}")
+        repository.git(*signing, "commit", "-q", "--allow-empty", "-S", "-m", "signed")
+        repository.git("push", "-q")
+        stalled = service.reaches("Stalled", "SyncRefused", token=WRITE)
+        assert "no remote to push to is configured" in stalled["message"]
+        jobs = service.ask("/api/v1/jobs", token=WRITE)[1]["jobs"]
+        assert [(one["outcome"], one["exit_code"]) for one in jobs] == [("refused", 1)]
+        # It is not tried again by the interval, but when somebody asks.
+        looked_at = service.ask("/api/v1/status", token=WRITE)[1]["looked_at"]
+        service.waits_for(
+            lambda: service.ask("/api/v1/status", token=WRITE)[1]["looked_at"] > looked_at + 2,
+            "other look",
+        )
+        assert len(service.ask("/api/v1/jobs", token=WRITE)[1]["jobs"]) == 1
+        assert service.ask("/api/v1/sync", {}, token=WRITE)[0] == 202
+        service.waits_for(
+            lambda: len(service.ask("/api/v1/jobs", token=WRITE)[1]["jobs"]) == 2, "second job"
+        )
+        assert subject(bare) == "signed"
+        memory = Path(f"/proc/{service.process.pid}/status").read_text()
+        assert int(memory.partition("VmRSS:")[2].split()[0]) < 200_000  # kB
 
 
 @pytest.mark.parametrize(
