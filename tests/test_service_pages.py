@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from registry import terminal, tracking_place
 from registry.plan import Action, Change, Plan, Reason
-from registry.service import links, site
+from registry.record import Logged
+from registry.service import details, links, site
 from registry.service.memory import Attempt, Condition, Memory, Suspension
 from registry.service.pages import frame, ingredient, jobs, model, models, versions, words
 from registry.service.pages.models import Filter
 from registry.service.progress import Progress
 from registry.service.snapshot import Job, Snapshot, Trouble
 from registry.service.view import View
+from registry.worker import Progress as Done
 
 KEY = "sha256:" + "a" * 64
 COMMIT, OTHER = "c" * 40, "d" * 40
@@ -470,3 +475,42 @@ def test_numbers_sizes_and_times_are_short() -> None:
     assert [words.seconds(one) for one in (0.04, 12.3, 3599.9, 7500)] == [
         "0.04 s", "12 s", "1 h 0 min", "2 h 5 min"
     ]  # fmt: skip
+
+
+def test_a_long_stage_says_now_and_then_how_far_it_is_without_a_terminal(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_LINE_SECONDS", 0.05)
+    observer = terminal.Terminal()
+
+    observer.stage("m", "build")
+    observer.progress("m", Done(1, 9, "tensors"))
+    time.sleep(0.1)
+    observer.warn("MLflow: away")
+    observer.progress("m", Done(2, 9, "tensors"))
+    observer.progress("other", Done(1, 2, "prompts"))
+    observer.progress("m", Done(3, 9, "tensors"))
+
+    told = capfd.readouterr().err
+    assert told.splitlines() == ["m  build", "warning: MLflow: away", "m  build  2 of 9 tensors"]
+    assert Progress().after(told.encode()) == Progress({"m"}, "m", "build", 2, 9, "tensors")
+
+
+@pytest.mark.parametrize(
+    ("uri", "url"),
+    [
+        (
+            "https://user:secret@mlflow.example/base/",
+            "https://mlflow.example/base/#/models/a/versions/3?workflowType=machine_learning",
+        ),
+        ("sqlite:////var/mlflow.db", None),
+    ],
+)
+def test_a_version_leads_into_mlflow_where_a_server_shows_that_store(
+    uri: str, url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    tracking_place.remember_store(tmp_path, uri, "this")
+
+    assert details._mlflow(tmp_path, "a", Logged("this", "run", "3")) == url
+    assert details._mlflow(tmp_path, "a", Logged("another", "run", "3")) is None

@@ -279,13 +279,12 @@ def it_stops_its_sync_in_order_and_the_other_goes_on(
 ) -> None:
     assert service.ask("/api/v1/resume", {}, token=WRITE)[0] == 200
     service.reaches("Reconciling", "Syncing")
-    children = children_of(service.process.pid)
+    children = service.waits_for(lambda: children_of(service.process.pid), "child")
 
     service.process.send_signal(signal.SIGTERM)
 
     assert service.process.wait(60) == 143
     assert "registry: interrupted" in service.log.read_text()
-    assert children
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     other.reaches("Ready", "UpToDate")
     assert subject(bare) == "Registry: both-skills synced"
@@ -343,6 +342,14 @@ def it_refuses(service: Instance) -> None:
     assert service.ask("/api/v1/suspend", {"model": "<b>", "reason": "x"}, token=WRITE)[0] == 422
     assert service.ask("/api/v1/models/..%2f..%2fetc")[0] == 404
     assert service.ask("/api/v1/jobs/99/log")[0] == 404
+    for page in ("/", "/live", "/models/both-skills", "/static/live.js"):
+        assert service.ask(page, token="")[0] == 401
+    assert service.ask("/models/both-skills/plots/..%2f..%2fmemory.json")[0] == 404
+    assert service.ask("/models/both-skills/plots/absent.svg")[0] == 404
+    assert service.ask(f"/models/both-skills/diff?from={'0' * 40}&to={'0' * 40}")[0] == 404
+    assert service.ask("/models/both-skills/diff?from=--help&to=HEAD")[0] == 422
+    assert service.ask("/adapters/brief/9")[0] == 404
+    assert "<h1>No model absent</h1>" in service.ask("/models/absent", Accept="text/html")[1]
 
 
 def test_an_unsigned_commit_is_not_even_checked_out_and_a_sync_that_cannot_begin_stalls(
