@@ -61,6 +61,15 @@ def test_light_commands_import_nothing_heavy(repository: Repository, command: st
     assert printed_last(repository, code) == "heavy [] code 0"
 
 
+def test_the_service_itself_holds_no_catalog_and_nothing_heavy(repository: Repository) -> None:
+    code = (
+        "import sys\nimport registry.service.server, registry.service.reconciler\n"
+        f"print(sorted({{*{HEAVY!r}, 'yaml', 'jsonschema'}} & sys.modules.keys()))\n"
+    )
+
+    assert printed_last(repository, code) == "[]"
+
+
 @pytest.mark.parametrize("command", ["plan", "status", "validate", "sync"])
 def test_where_no_file_changed_no_document_can_even_be_read(tmp_path: Path, command: str) -> None:
     built = Repository(tmp_path / "catalog")

@@ -11,7 +11,7 @@ import pytest
 
 from registry.errors import RegistryError
 from registry.plan import Action, Change, Plan, Reason
-from registry.service import choice, conditions, memory, metrics, pace
+from registry.service import choice, conditions, memory, metrics, pace, transitions
 from registry.service.choice import Ended, Standing
 from registry.service.memory import Attempt, Memory, Suspension
 from registry.service.pace import Situation, Step
@@ -221,6 +221,91 @@ def test_conditions_say_what_is_the_matter_and_keep_their_time() -> None:
     first = conditions.judge(calm, 1.0)
     later = conditions.judge(replace(calm, memory=Memory(conditions=first)), 9.0)
     assert [one.since for one in later] == [1, 1, 1]
+
+
+def test_asking_again_forgets_what_failed_of_the_models_that_are_named() -> None:
+    bug = Trouble("Bug", "", 0)
+    now = replace(
+        seen(build("a")), memory=Memory(failed={"a": "x", "b": "y"}), retries=3, job_trouble=bug
+    )
+
+    assert transitions.asked_again(now, ["a"]).memory.failed == {"b": "y"}
+    assert transitions.asked_again(now, []).memory.failed == {}
+    assert (transitions.asked_again(now, []).retries, now.retries) == (0, 3)
+    assert transitions.asked_again(now, []).trouble is None
+
+
+def test_a_rewritten_branch_is_forgiven_by_a_person_only_at_the_commit_that_was_seen() -> None:
+    rewritten = Trouble("BranchRewritten", "", 0, "new")
+    now = replace(seen(idle("a")), branch_trouble=rewritten, memory=Memory(accepted="old"))
+
+    forgiven = transitions.resumed(now, None)
+    assert now.view
+    followed = transitions.followed(forgiven, "new", now.view, has_inputs=False)
+
+    assert (forgiven.memory.accepted, forgiven.memory.forgiven) == ("old", "new")
+    assert forgiven.trouble == rewritten  # until the branch was looked at
+    assert (followed.memory.accepted, followed.memory.forgiven) == ("new", None)
+    assert followed.trouble is None
+    other = replace(now, branch_trouble=Trouble("Unsigned", "", 0, "new"))
+    assert transitions.resumed(other, None).memory.forgiven is None
+
+
+def test_suspending_one_model_leaves_the_others_alone() -> None:
+    now = transitions.suspended(seen(build("a"), build("b")), "a", Suspension("x", 0))
+
+    assert now.selection == ("b",)
+    assert not now.is_held
+    assert transitions.resumed(now, "a").selection == ()
+    assert transitions.suspended(now, None, Suspension("x", 0)).is_held
+
+
+def test_a_new_commit_or_another_plan_ends_the_wait_and_other_inputs_forget_failures() -> None:
+    before = replace(seen(build("a")), memory=Memory(accepted="old", failed={"a": "x"}), retries=4)
+    assert before.view
+    other = seen(build("a", OTHER)).view
+    assert other
+
+    def after(commit: str, view: View, *, has_inputs: bool = False) -> Snapshot:
+        return transitions.followed(before, commit, view, has_inputs=has_inputs)
+
+    assert after("old", before.view).retries == 4
+    assert after("new", before.view).retries == after("old", other).retries == 0
+    assert after("new", other).memory.failed == {"a": "x"}
+    assert after("new", other, has_inputs=True).memory.failed == {}
+
+
+def test_a_job_that_got_on_does_not_make_the_next_wait_longer() -> None:
+    before = replace(seen(build("a"), build("b", OTHER)), retries=3)
+    assert before.view
+    left = seen(build("b", OTHER)).view
+    assert left
+
+    assert transitions.failures_after(before, before.view) == 4
+    assert transitions.failures_after(before, left) == 3
+    assert transitions.later(before, 4, 9.0).next_sync_at == 9.0
+    assert transitions.later(seen(idle("a")), 4, 9.0).retries == 0
+
+
+def test_a_sync_that_refused_or_broke_stalls_the_service_with_the_end_of_its_log() -> None:
+    job = Job(4, "push", "c", 0.0, ended=1.0)
+    before = replace(seen(build("a")), jobs=(replace(job, ended=None),))
+    assert before.view
+
+    def after(outcome: str) -> Snapshot:
+        ended = replace(job, outcome=outcome)
+        assert before.view
+        return transitions.ended(before, ended, before.view, "pushed", "why")
+
+    refused = after("refused")
+    assert refused.trouble == Trouble("SyncRefused", "job 4: why", 1.0, "c")
+    assert after("bug").trouble == Trouble("Bug", "job 4: why", 1.0, "c")
+    assert [after(one).trouble for one in ("done", "failed", "later", "died")] == [None] * 4
+    assert (refused.job, refused.memory.accepted) == (None, "pushed")
+    assert refused.counters == {("job", "refused"): 1}
+    lost = transitions.died(before, 7.0)
+    assert (lost.jobs[0].outcome, lost.jobs[0].ended) == ("died", 7.0)
+    assert transitions.died(seen(idle("a")), 7.0).jobs == ()
 
 
 def test_metrics_are_prometheus_text_with_escaped_labels() -> None:

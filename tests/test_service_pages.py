@@ -16,7 +16,7 @@ import pytest
 from registry import terminal, tracking_place
 from registry.plan import Action, Change, Plan, Reason
 from registry.record import Logged
-from registry.service import details, links, site
+from registry.service import details, links
 from registry.service.memory import Attempt, Condition, Memory, Suspension
 from registry.service.pages import frame, ingredient, jobs, model, models, versions, words
 from registry.service.pages.models import Filter
@@ -125,6 +125,20 @@ def test_models_stand_in_the_order_of_urgency_with_the_reason_in_words() -> None
     ]
     assert told["quiet"] == ["‖ suspended", "It is suspended: not now."]
     assert told["fine"] == ["✓ up-to-date", "As declared."]
+    is_harmless(html)
+
+
+def test_names_and_addresses_that_are_hostile_are_text() -> None:
+    now = seen(
+        Change(HOSTILE, Action.NONE), state=HOSTILE, expression=HOSTILE, metrics={HOSTILE: 1.0}
+    )
+    records = {HOSTILE: {"at": 60, "failed": [HOSTILE], "stopped": [HOSTILE]}}
+
+    html = models.whole(
+        replace(now, repository=HOSTILE, branch=HOSTILE), Filter(), records, NOTHING
+    )
+
+    assert Reader(html).text.count(HOSTILE) == 8
     is_harmless(html)
 
 
@@ -461,8 +475,8 @@ def test_only_names_that_can_be_have_an_address() -> None:
 
 def test_a_browser_is_asked_for_a_password_for_pages_only() -> None:
     pages = ("/", "/models/a", "/live/jobs/1", "/bases/b", "/static/live.js")
-    assert all(map(site.is_for_people, pages))
-    assert not any(map(site.is_for_people, ("/api/v1/models", "/metrics", "/healthz", "/webhook")))
+    assert all(map(links.is_for_people, pages))
+    assert not any(map(links.is_for_people, ("/api/v1/models", "/metrics", "/healthz", "/webhook")))
 
 
 def test_numbers_sizes_and_times_are_short() -> None:

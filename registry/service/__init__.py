@@ -8,11 +8,13 @@
     conditions, metrics   Ready, Reconciling and Stalled; Prometheus' text (pure)
     jobs                  `registry sync` as a child process, with a log
     progress              how far a running sync is, from what it writes (pure)
-    snapshot, reconciler  the one value that everybody reads, and the thread that makes it
+    snapshot, transitions the one value that everybody reads, and what becomes of it (pure)
+    reconciler            the thread that makes it: looks, syncs, waits
     access                bearer tokens and the signatures of webhooks (pure)
     graph                 what is made of an ingredient (pure)
-    answers, api          HTTP: the shapes, the routes of the API
-    site, pages, links    HTTP for people: the routes, the HTML, the addresses (pages are pure)
+    answers, guard        HTTP: the shapes, and who may do what
+    routes, commands, api the routes that read, those that ask, the whole
+    site, pages, links    the routes for people, their HTML and its addresses (the last two pure)
     details               what pages show beyond the snapshot, read by a child
     server                the process: port, threads, an end in order
 

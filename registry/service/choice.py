@@ -142,8 +142,12 @@ def learnt(
             failed[model] = identity(change)
         is_left = change is not None and change.action.value == one["action"]
         memory = memory.attempted(model, _attempt(one, ended, is_left=is_left))
-    known = {model: key for model, key in failed.items() if model in changes}
-    return replace(memory, failed=known, synced_at=ended.at)
+    return replace(
+        memory,
+        failed={model: key for model, key in failed.items() if model in changes},
+        attempts={model: some for model, some in memory.attempts.items() if model in changes},
+        synced_at=ended.at,
+    )
 
 
 def _attempt(one: Mapping[str, Any], ended: Ended, *, is_left: bool) -> Attempt:

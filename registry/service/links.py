@@ -15,6 +15,11 @@ COMMIT = r"^[0-9a-f]{40}([0-9a-f]{24})?$"
 FOLDERS = {"adapter": "adapters", "checkpoint": "checkpoints", "base": "bases", "merge": "models"}
 
 
+def is_for_people(path: str) -> bool:
+    """Return whether a path is one of a page, or of what belongs to a page."""
+    return path.split("/")[1] in ("", "live", "jobs", "static", *FOLDERS.values())
+
+
 def of_node(node: Node) -> str | None:
     """Return the address of the page of a node of a graph."""
     return of(node.kind, node.name, node.version)

@@ -16,10 +16,10 @@ from typing import Any
 
 from registry import lock
 from registry.errors import NotNow, RegistryError
-from registry.service import branch, choice, conditions, jobs, memory, pace, reading, view
+from registry.service import branch, conditions, jobs, memory, pace, reading, transitions, view
 from registry.service.branch import Refusal, Rules
 from registry.service.jobs import Jobs
-from registry.service.memory import Memory, Suspension
+from registry.service.memory import Suspension
 from registry.service.pace import Situation, Step
 from registry.service.place import Place
 from registry.service.progress import Progress
@@ -28,6 +28,7 @@ from registry.service.view import View
 from registry.tracking_place import without_secrets
 
 _STANDBY_SECONDS = 1.0
+_TOLD_CHARACTERS = 2000  # of the log of a job that stalls the service
 _ANSWERS = 256  # about one view, remembered
 _READ_SECONDS = 600.0
 """How old a view may get while no commit comes: reading it shows what was lost from the store."""
@@ -77,46 +78,23 @@ class Reconciler:
 
     def sync(self, models: Collection[str]) -> None:
         """Look and sync now; what failed of these models, or of all, is tried again."""
-
-        def forget(now: Snapshot) -> Snapshot:
-            kept = {k: v for k, v in now.memory.failed.items() if models and k not in models}
-            known = replace(now.memory, failed=kept)
-            return replace(now, memory=known, retries=0, next_sync_at=0.0, job_trouble=None)
-
-        self._change(forget)
+        self._change(lambda now: transitions.asked_again(now, models))
         self.ask("request")
 
     def suspend(self, model: str | None, reason: str) -> None:
         """Leave a model, or everything, alone until somebody resumes it."""
         suspension = Suspension(reason, time.time())
-
-        def suspend(known: Memory) -> Memory:
-            if model is None:
-                return replace(known, suspended=suspension)
-            return replace(known, suspended_models={**known.suspended_models, model: suspension})
-
-        self._change(lambda now: replace(now, memory=suspend(now.memory)))
+        self._change(lambda now: transitions.suspended(now, model, suspension))
 
     def resume(self, model: str | None) -> None:
         """End a suspension; without a model also a stall, that of a rewritten branch too."""
-
-        def resume(now: Snapshot) -> Snapshot:
-            known = now.memory
-            if model is not None:
-                left = {k: one for k, one in known.suspended_models.items() if k != model}
-                return replace(now, memory=replace(known, suspended_models=left))
-            trouble = now.branch_trouble
-            if trouble and trouble.reason == "BranchRewritten":
-                known = replace(known, forgiven=trouble.commit)
-            known = replace(known, suspended=None)
-            return replace(now, memory=known, job_trouble=None, retries=0, next_sync_at=0.0)
-
-        self._change(resume)
+        self._change(lambda now: transitions.resumed(now, model))
         self.ask("request")
 
     def count(self, event: str, label: str) -> None:
-        """Count an event for the metrics."""
-        self._change(lambda now: _counted(now, event, label))
+        """Count an event for the metrics. Cheap: anybody may send a webhook that is forged."""
+        with self._turn:
+            self._snapshot = transitions.counted(self._snapshot, event, label)
 
     def log(self, number: int) -> bytes | None:
         """Return the log of a job, None for an unknown one."""
@@ -193,19 +171,22 @@ class Reconciler:
                 self._turn.wait(seconds)
 
     def _fail(self, step: Step, error: Exception) -> None:
-        trouble = Trouble("Bug", f"{type(error).__name__}: {error}", time.time())
+        """Tell what a step raised, and try again later or with another commit."""
+        at = time.time()
+        trouble = Trouble("Bug", f"{type(error).__name__}: {error}", at)
         if step is Step.LOOK:
-            self._look_later(1)
-            self._change(lambda now: replace(now, branch_trouble=trouble))
+            failures = self._look_later()
+            self._change(lambda now: replace(now, branch_trouble=trouble, fetch_failures=failures))
             return
-        self._change(_died)
-        if isinstance(error, OSError | RegistryError):
-            self._change(_later)  # a full disk, say: nothing that a new commit would mend
+        self._change(lambda now: transitions.died(now, at))
+        if isinstance(error, OSError | RegistryError):  # a full disk, say: no commit mends that
+            self._sync_later(self._snapshot.retries + 1)
         else:
             self._change(lambda now: replace(now, job_trouble=trouble))
 
     def _look(self) -> None:
-        was_asked, self._is_asked = self._is_asked, False
+        with self._turn:
+            was_asked, self._is_asked = self._is_asked, False
         try:
             commit = branch.fetch(self._place)
         except RegistryError as error:
@@ -223,11 +204,13 @@ class Reconciler:
             return
         wait = pace.interval_seconds(self._settings.interval, _chance())
         self._next_look_at = time.monotonic() + wait
-        self._change(lambda now: _looked(now, commit))
+        self._change(lambda now: transitions.looked(now, commit, time.time()))
         if refused:
             self._refuse(commit, refused)
         if found:
             self._follow(commit, found)
+        if self._snapshot.selection is None:
+            self._trigger = "interval"
 
     def _refusal(self, commit: str) -> Refusal | None:
         now = self._snapshot
@@ -247,8 +230,9 @@ class Reconciler:
             return self._read()
 
     def _read(self) -> View:
+        found = view.read(self._place, with_push=self._settings.with_push)
         self._read_at = time.monotonic()
-        return view.read(self._place, with_push=self._settings.with_push)
+        return found
 
     def _count_failure(self, error: RegistryError, reason: str) -> None:
         message = without_secrets(error.message)
@@ -256,16 +240,19 @@ class Reconciler:
         trouble = Trouble(reason, message, known.since if known else time.time())
         if known is None:
             _log.warning("the branch cannot be read: %s", message)
-        failures = self._snapshot.fetch_failures + 1
-        self._look_later(failures)
-        self._change(
-            lambda now: _counted(
-                replace(now, unreachable=trouble, fetch_failures=failures), "fetch", "failed"
-            )
-        )
+        failures = self._look_later()
+        self.count("fetch", "failed")
+        self._change(lambda now: replace(now, unreachable=trouble, fetch_failures=failures))
 
-    def _look_later(self, failures: int) -> None:
+    def _look_later(self) -> int:
+        """Put the next look off, and return how many failed in a row."""
+        failures = self._snapshot.fetch_failures + 1
         self._next_look_at = time.monotonic() + pace.retry_seconds(failures, _chance())
+        return failures
+
+    def _sync_later(self, retries: int) -> None:
+        try_at = time.monotonic() + pace.retry_seconds(retries, _chance())
+        self._change(lambda now: transitions.later(now, retries, try_at))
 
     def _refuse(self, commit: str, refused: Refusal) -> None:
         known = self._snapshot.branch_trouble
@@ -276,27 +263,12 @@ class Reconciler:
             self._change(lambda now: replace(now, branch_trouble=trouble))
 
     def _follow(self, commit: str, found: View) -> None:
-        before = self._snapshot
-        is_new = commit != before.memory.accepted
-        is_other_plan = before.view is None or before.view.digest != found.digest
-        if is_new:
+        older = self._snapshot.memory.accepted
+        has_inputs = False
+        if commit != older:
             _log.info("following commit %s", commit[:12])
-
-        older = before.memory.accepted
-        has_inputs = older and is_new and branch.brings_inputs(self._place, older, commit)
-
-        def follow(now: Snapshot) -> Snapshot:
-            known = now.memory
-            if is_new:
-                known = replace(known, accepted=commit, forgiven=None)
-            if has_inputs:
-                known = replace(known, failed={})
-            now = replace(now, memory=known, view=found, branch_trouble=None)
-            if is_new or is_other_plan:
-                return replace(now, job_trouble=None, retries=0, next_sync_at=0.0)
-            return now
-
-        self._change(follow)
+            has_inputs = older is not None and branch.brings_inputs(self._place, older, commit)
+        self._change(lambda now: transitions.followed(now, commit, found, has_inputs=has_inputs))
 
     def _sync(self) -> None:
         now = self._snapshot
@@ -307,37 +279,22 @@ class Reconciler:
         job = Job(number, self._trigger, now.view.commit, time.time(), models)
         self._trigger = "interval"
         _log.info("job %d: sync %s", number, " ".join(models) or "all")
-        self._change(lambda now: replace(now, jobs=(job, *now.jobs)[: jobs.KEPT]))
+        self._change(lambda now: transitions.started(now, job, jobs.KEPT))
         options = (*self._settings.sync_options, "--commit", "--format", "json")
         place = str(self._place.clone)
         ended = self._jobs.run(job, ["-C", place, "sync", *options, "--", *models])
         _log.info("job %d: %s (exit code %s)", number, ended.outcome, ended.exit_code)
+        if self._snapshot.is_draining:
+            return  # what there is to learn is in the records, for the next instance
         with self._reading:
             found = self._read()
         pushed = branch.accepted(self._place)
-        self._change(lambda now: _counted(self._learnt(now, ended, found, pushed), *_event(ended)))
+        told = (self._jobs.log(number) or b"").decode(errors="replace")[-_TOLD_CHARACTERS:].strip()
+        retries = transitions.failures_after(self._snapshot, found)
+        self._change(lambda now: transitions.ended(now, ended, found, pushed, told))
+        self._sync_later(retries)
         if ended.outcome == "later":
             self.ask("retry")  # the branch may have moved under the sync
-
-    def _learnt(self, now: Snapshot, ended: Job, found: View, pushed: str | None) -> Snapshot:
-        """Return what is known after a job."""
-        assert now.view is not None
-        assert ended.ended is not None
-        known = now.memory
-        if ended.outcome != "interrupted":
-            end = choice.Ended(ended.id, ended.commit, ended.ended)
-            known = choice.learnt(known, ended.results, found.plan.changes, end)
-        known = replace(known, accepted=pushed or known.accepted)
-        moved = found.digest != now.view.digest
-        others = tuple(job for job in now.jobs if job.id != ended.id)
-        after = replace(now, memory=known, view=found, jobs=(ended, *others))
-        if reason := {"bug": "Bug", "refused": "SyncRefused"}.get(ended.outcome):
-            told = (self._jobs.log(ended.id) or b"").decode(errors="replace")[-2000:].strip()
-            trouble = Trouble(reason, f"job {ended.id}: {told}", ended.ended, ended.commit)
-            return replace(after, job_trouble=trouble)
-        if after.selection is None:
-            return replace(after, retries=0, next_sync_at=0.0)
-        return _later(after, has_moved=moved)
 
     def _change(self, change: Callable[[Snapshot], Snapshot]) -> None:
         """Replace the snapshot, judge its conditions, and write down what outlives a restart."""
@@ -357,31 +314,3 @@ class Reconciler:
 
 def _chance() -> float:
     return random.random()  # noqa: S311  jitter, no secret
-
-
-def _looked(now: Snapshot, commit: str) -> Snapshot:
-    return replace(now, seen=commit, looked_at=time.time(), unreachable=None, fetch_failures=0)
-
-
-def _died(now: Snapshot) -> Snapshot:
-    """Return the snapshot without a running job: what was to be told of it could not be."""
-    if now.job is None:
-        return now
-    ended = replace(now.job, ended=time.time(), outcome="died")
-    return _counted(replace(now, jobs=(ended, *now.jobs[1:])), *_event(ended))
-
-
-def _later(now: Snapshot, *, has_moved: bool = False) -> Snapshot:
-    """Return the snapshot with the next sync put off; not longer than before if something moved."""
-    retries = max(1, now.retries) if has_moved else now.retries + 1
-    at = time.monotonic() + pace.retry_seconds(retries, _chance())
-    return replace(now, retries=retries, next_sync_at=at)
-
-
-def _counted(now: Snapshot, event: str, label: str) -> Snapshot:
-    count = now.counters.get((event, label), 0) + 1
-    return replace(now, counters={**now.counters, (event, label): count})
-
-
-def _event(ended: Job) -> tuple[str, str]:
-    return "job", ended.outcome

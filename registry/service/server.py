@@ -15,7 +15,7 @@ import uvicorn
 from registry.errors import RegistryError
 from registry.service import api
 from registry.service.access import Secrets
-from registry.service.api import Service
+from registry.service.guard import Service
 from registry.service.reconciler import Reconciler
 
 _IDLE_SECONDS = 10.0  # for a git that does not answer; a sync is waited for to its end
@@ -27,8 +27,9 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=128)
-    except OSError as error:
-        msg = f"cannot listen on {host}, port {port}: {(error.strerror or str(error)).lower()}"
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        msg = f"cannot listen on {host}, port {port}: {why.lower()}"
         raise RegistryError(msg, "pass another --host or --port") from error
 
 
@@ -43,20 +44,21 @@ def run(
     ended = threading.Event()
     failures: list[BaseException] = []
 
-    def reconcile() -> None:
-        try:
-            reconciler.run()
-        except BaseException as error:  # noqa: BLE001  told by the main thread
-            failures.append(error)
-        ended.set()
+    def started(action: Callable[[], object]) -> threading.Thread:
+        def act() -> None:
+            try:
+                action()
+            except BaseException as error:  # noqa: BLE001  told by the main thread
+                failures.append(error)
+            ended.set()
+
+        thread = threading.Thread(target=act, daemon=True)
+        thread.start()
+        return thread
 
     server = _server(Service(reconciler, secrets, version))
-    answering = threading.Thread(
-        target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True
-    )
-    working = threading.Thread(target=reconcile, daemon=True)
-    answering.start()
-    working.start()
+    answering = started(lambda: asyncio.run(server.serve(sockets=[listening])))
+    working = started(reconciler.run)
     host, port = listening.getsockname()[:2]
     tell(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
     try:
@@ -68,7 +70,8 @@ def run(
             working.join(1)
         server.should_exit = True
         answering.join(2 * _ANSWER_SECONDS)
-    raise failures[0]
+    if failures:
+        raise failures[0]
 
 
 def _server(service: Service) -> uvicorn.Server:

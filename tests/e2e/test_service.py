@@ -388,7 +388,7 @@ def test_an_unsigned_commit_is_not_even_checked_out_and_a_sync_that_cannot_begin
             "other look",
         )
         assert len(service.ask("/api/v1/jobs", token=WRITE)[1]["jobs"]) == 1
-        assert service.ask("/api/v1/sync", {}, token=WRITE)[0] == 202
+        assert service.ask("/api/v1/sync", b"", token=WRITE)[0] == 202
         service.waits_for(
             lambda: len(service.ask("/api/v1/jobs", token=WRITE)[1]["jobs"]) == 2, "second job"
         )
