@@ -336,7 +336,7 @@ def last_changes(root: Path, prefix: str) -> dict[str, tuple[str, int]]:
     parts = told.decode(errors="replace").split("\0")[1:]
     found: dict[str, tuple[str, int]] = {}
     for commit, at, paths in zip(*[iter(parts)] * 3, strict=False):
-        for path in paths.split():
+        for path in paths.strip("\n").splitlines():
             found.setdefault(path, (commit, int(at)))
     return found
 

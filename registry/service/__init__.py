@@ -15,7 +15,7 @@
     answers, guard        HTTP: the shapes, and who may do what
     routes, commands, api the routes that read, those that ask, the whole
     site, pages, links    the routes for people, their HTML and its addresses (the last two pure)
-    details               what pages show beyond the snapshot, read by a child
+    details, kept         what pages show beyond the snapshot, read by a child; its answers
     server                the process: port, threads, an end in order
 
 Reading catalogs and building are left to children, so that the service holds neither the catalog

@@ -37,6 +37,9 @@ from schemas.expression import expression
 _HISTORY = 50
 """Versions of a model that its page shows."""
 
+_DRAWN = 60
+"""Models with an ingredient that are drawn: of more nobody sees anything, and a table has them."""
+
 Data = dict[str, Any]
 
 
@@ -296,6 +299,7 @@ def ingredient(root: Path, kind: str, name: str, version: str) -> Data | None:
         versions = _versions(impacts.find(kind, name, world, given))
     except UsageError:
         return None
+    is_drawn = len(found.uses) <= _DRAWN
     unknown = [*map(Open, unread), *impacts.unknown(world)]
     told = impact_report.as_data([found], unknown)
     known = catalog.ingredients.get(found.node.id)
@@ -313,7 +317,7 @@ def ingredient(root: Path, kind: str, name: str, version: str) -> Data | None:
         **about,
         "versions": versions,
         "unknown": list(impact_report.unknown_text(unknown)),
-        "drawing": impact_report.drawing([found], links.of_node),
+        "drawing": impact_report.drawing([found], links.of_node) if is_drawn else "",
     }
 
 

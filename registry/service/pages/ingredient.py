@@ -21,7 +21,7 @@ _HEAD = ("model", "where", "sign", "weight", "by way of")
 _WHERE = {
     "both": "live and declared",
     "live": "live, not declared any more",
-    "declared": "declared, not live yet",
+    "declared": "declared, not live",
 }
 
 
@@ -78,7 +78,8 @@ def _models(told: Mapping[str, Any]) -> Iterator[str]:
     live = sum(one["sign"]["live"] is not None for one in models)
     if models:
         yield page.text(f"In {words.count(len(models), 'model')}, of which {live} live.")
-        yield page.figure("Drawing of the models that contain it", told["drawing"])
+        if told["drawing"]:
+            yield page.figure("Drawing of the models that contain it", told["drawing"])
         yield page.table("Models that contain it", _HEAD, list(_rows(told)))
     else:
         yield page.text("It is in no model.")

@@ -16,14 +16,13 @@ from registry.service.snapshot import Job, Snapshot
 
 def line(now: Snapshot) -> str:
     """Return in one sentence how the service stands."""
+    ready = next((one for one in now.memory.conditions if one.type == "Ready"), None)
     if job := now.job:
         told = f"Job {job.id} is running."
-    elif now.view is None:
-        told = "Nothing was read of the branch yet."
+    elif ready:
+        told = words.sentence(f"{_plain(ready)}: {_first_line(ready.message)}")
     else:
-        found = {one.type: one for one in now.memory.conditions}
-        ready = found.get("Ready")
-        told = words.sentence(f"{_plain(ready)}: {ready.message}") if ready else ""
+        told = "Nothing was read of the branch yet."
     return frame.part("now", f"<p>{escape(told)}</p>", is_status=True)
 
 
@@ -34,6 +33,10 @@ def _plain(ready: Condition) -> str:
 def _spaced(name: str) -> str:
     """Return `models failed` for `ModelsFailed`."""
     return "".join(f" {one.lower()}" if one.isupper() else one for one in name).strip()
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0]
 
 
 def trouble(now: Snapshot) -> str:
@@ -94,7 +97,7 @@ def conditions(now: Snapshot) -> str:
             one.type,
             "yes" if one.status else "no",
             frame.long(
-                f"{words.sentence(f'{_spaced(one.reason)}: {one.message}')} "
+                f"{words.sentence(f'{_spaced(one.reason)}: {_first_line(one.message)}')} "
                 f"{words.advice(one.reason) if _is_worse(one) else ''}".strip()
             ),
             frame.time(one.since),
