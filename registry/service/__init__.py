@@ -15,7 +15,8 @@
     answers, guard        HTTP: the shapes, and who may do what
     routes, commands, api the routes that read, those that ask, the whole
     site, pages, links    the routes for people, their HTML and its addresses (the last two pure)
-    details, kept         what pages show beyond the snapshot, read by a child; its answers
+    details, past, drawn  what pages show beyond the snapshot, read by a child
+    kept                  the answers of children about the view of the moment
     server                the process: port, threads, an end in order
 
 Reading catalogs and building are left to children, so that the service holds neither the catalog

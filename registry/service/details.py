@@ -6,9 +6,7 @@ written by others. Knows no HTTP, writes no HTML but drawings.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,7 @@ from registry import (
     git,
     graph_picture,
     impact_report,
-    keys,
     lineage_report,
-    quality,
     record,
     tracking_place,
 )
@@ -29,13 +25,9 @@ from registry.errors import UsageError
 from registry.impact import Open
 from registry.lineage import Known, Node, ingredients
 from registry.record import BuildRecord, Evaluation, Logged, UnreadableRecord
-from registry.service import links
+from registry.service import drawn, links, past
 from registry.spec import Catalog, MergeSpec
 from registry.tracking_text import version_link
-from schemas.expression import expression
-
-_HISTORY = 50
-"""Versions of a model that its page shows."""
 
 _DRAWN = 60
 """Models with an ingredient that are drawn: of more nobody sees anything, and a table has them."""
@@ -48,7 +40,7 @@ def recorded(root: Path) -> dict[str, Data]:
     changed = git.last_changes(root, "catalog/builds")
     found: dict[str, Data] = {}
     for model, one in record.read_all(root).items():
-        commit, at = changed.get(_file(model), ("", None))
+        commit, at = changed.get(past.file_of(model), ("", None))
         found[model] = {"at": at, "commit": commit, "passed": 0, "failed": [], "stopped": []}
         if isinstance(one, BuildRecord):
             judged = one.evaluation.verdicts if one.evaluation else ()
@@ -76,7 +68,7 @@ def model(root: Path, name: str) -> Data | None:
         "model": name,
         "unread": one.message if isinstance(one, UnreadableRecord) else "",
         "spec": _spec(catalog.merges.get(name)),
-        "history": history(root, name),
+        "history": past.history(root, name),
         **_live_data(session, known),
     }
     data |= _made_of(name, live if name in live.requests else wanted, catalog)
@@ -150,14 +142,7 @@ def _changes(
     declared = session.declared[name]
     if any(merge not in digests for merge in declared.upstream):
         return []  # what it will be made of is not known before that is built
-    return _differences(built, declared.pin(digests))
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Data]:
-    return [
-        {"field": one.field, "old": one.old, "new": one.new, "is_input": one.is_input}
-        for one in record.compare(old, new)
-    ]
+    return past.differences(built, declared.pin(digests))
 
 
 def _live_data(session: Session, known: BuildRecord | None) -> Data:
@@ -178,7 +163,9 @@ def _live_data(session: Session, known: BuildRecord | None) -> Data:
             "peak_bytes": built.peak_bytes,
             "versions": dict(built.versions),
         }
-        data["plots"] = [{"file": f, "title": one.title} for f, one in _charts(session, known)]
+        data["plots"] = [
+            {"file": f, "title": one.title} for f, one in drawn.charts_of(session, known)
+        ]
     if known.evaluation:
         data["evaluation"] = _evaluation(known.evaluation)
     if known.rejected:
@@ -213,74 +200,6 @@ def _mlflow(root: Path, model: str, logged: Logged) -> str | None:
     if pages.argv or tracking_place.known_store(root, uri) != logged.store:
         return None
     return pages.url.partition("#")[0] + version_link(model, logged.version)
-
-
-def history(root: Path, name: str) -> list[Data]:
-    """Return the versions of a model on the branch, the newest first: its record, by commits."""
-    commits = git.history(root, _file(name), _HISTORY)
-    blobs = git.read_blobs(root, (one.blob for one in commits if one.blob))
-    return [_version(one, blobs.get(one.blob or "")) for one in commits]
-
-
-def _version(commit: git.Commit, content: bytes | None) -> Data:
-    data: Data = {
-        "commit": commit.id,
-        "at": commit.at,
-        "author": commit.author,
-        "subject": commit.subject,
-        "expression": None,
-        "model_digest": None,
-        "metrics": {},
-        "is_removed": content is None,
-    }
-    known = _parsed(content)
-    if known and known.built:
-        request = known.built.request
-        data["expression"] = expression(request["base"]["name"], request["recipe"])
-        data["model_digest"] = known.built.model_digest
-    if known and known.evaluation:
-        data["metrics"] = dict(known.evaluation.metrics)
-    return data
-
-
-def _parsed(content: bytes | None) -> BuildRecord | None:
-    try:
-        return record.parse(content, "a record") if content is not None else None
-    except UnreadableRecord:
-        return None
-
-
-def difference(root: Path, name: str, old: str, new: str) -> Data | None:
-    """Return what changed in a model between two commits of the branch; None if one is not."""
-    if not all(git.is_ancestor(root, commit, "HEAD") for commit in (old, new)):
-        return None
-    records = [_at(root, name, commit) for commit in (old, new)]
-    requests = [one.built.request if one and one.built else None for one in records]
-    before, after = requests
-    metrics = [dict(one.evaluation.metrics) if one and one.evaluation else {} for one in records]
-    return {
-        "commits": [old, new],
-        "expressions": [
-            expression(one["base"]["name"], one["recipe"]) if one else None for one in requests
-        ],
-        "digests": [one.built.model_digest if one and one.built else None for one in records],
-        "metrics": metrics,
-        "changes": _differences(before, after) if before and after else [],
-    }
-
-
-def _at(root: Path, name: str, commit: str) -> BuildRecord | None:
-    """Return the record of a model at a commit, None if there was none that can be read."""
-    file = _file(name)
-    listed = git.tree_files(root, commit, file)
-    if file not in listed:
-        return None
-    blob = listed[file][1]
-    return _parsed(git.read_blobs(root, [blob])[blob])
-
-
-def _file(name: str) -> str:
-    return f"catalog/builds/{name}.json"
 
 
 def ingredient(root: Path, kind: str, name: str, version: str) -> Data | None:
@@ -325,49 +244,3 @@ def _versions(nodes: Iterable[Node]) -> list[Data]:
     return [
         {"version": one.version, "revoked": one.revoked} for one in nodes if one.version is not None
     ]
-
-
-def _charts(session: Session, known: BuildRecord) -> list[tuple[str, Any]]:
-    """Return the charts of a build and of its quality, by the names of their files."""
-    from registry import charts
-
-    found: list[tuple[str, Any]] = []
-    if known.evaluation:
-        suites = session.loaded.catalog.suites
-        if told := quality.of_evaluation(known.evaluation, suites):
-            drawn = charts.of_quality(known.model, told)
-            found += [(f"quality-{name}.svg", one) for name, one in drawn.items()]
-    report = keys.read_report(session.store.cache, known.built.key) if known.built else None
-    if report and report.get("statistics"):
-        drawn, _ = charts.of_build(known.model, report["statistics"])
-        found += [(f"build-{name}.svg", one) for name, one in drawn.items()]
-    return found
-
-
-def plots(root: Path, name: str) -> dict[str, str]:
-    """Return the plots of a model by name, each as the path of an SVG file of the service's own.
-
-    They are drawn from the reports in the store, as far as there are, and kept until they change.
-    """
-    session = open_session(root)
-    known = session.observed().recorded.get(name)
-    found = dict(_charts(session, known)) if isinstance(known, BuildRecord) else {}
-    if not found:
-        return {}
-    mine = root.parent / "plots" / name  # beside the clone: what is in that was made by others
-    folder = mine / sha256(repr(found).encode()).hexdigest()[:16]
-    if not folder.is_dir():
-        shutil.rmtree(mine, ignore_errors=True)
-        _draw(found, folder)
-    return {file: str(folder / file) for file in found}
-
-
-def _draw(charts: Mapping[str, Any], folder: Path) -> None:
-    from registry import plots as pictures  # matplotlib takes a second
-
-    drawn = pictures.draw({file.removesuffix(".svg"): one for file, one in charts.items()})
-    unfinished = folder.with_suffix(".new")
-    unfinished.mkdir(parents=True)
-    for file in charts:
-        (unfinished / file).write_bytes(drawn[file])
-    unfinished.rename(folder)

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -139,24 +140,26 @@ def _requests(root: Path) -> dict[str, Mapping[str, Any]]:
     return requests
 
 
-def _details(question: str) -> Callable[..., Any]:
-    """Return a function of `details`, which only the child imports."""
+def _page(module: str, question: str) -> Callable[..., Any]:
+    """Return a function of a module that only the child imports."""
 
     def answer(root: Path, *arguments: str) -> Any:
-        from registry.service import details
-
-        return getattr(details, question)(root, *arguments)
+        found = import_module(f"registry.service.{module}")
+        return getattr(found, question)(root, *arguments)
 
     return answer
 
-
-_DETAILS = ("recorded", "model", "difference", "ingredient", "plots", "lineage")
 
 _ANSWERS: Mapping[str, Callable[..., Any]] = {
     "judge": _judge,
     "view": _view,
     "impact": _impact,
-    **{question: _details(question) for question in _DETAILS},
+    "lineage": _page("details", "lineage"),
+    "recorded": _page("details", "recorded"),
+    "model": _page("details", "model"),
+    "ingredient": _page("details", "ingredient"),
+    "difference": _page("past", "difference"),
+    "plots": _page("drawn", "plots"),
 }
 
 

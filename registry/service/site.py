@@ -134,9 +134,11 @@ def plot(
 ) -> Response:
     """Return a plot of a model."""
     drawn = reconciler.answer("plots", name) if now.view else {}
-    if file not in drawn:
-        raise Refused(404, f"no plot {file} of {name}")
-    return Response(Path(drawn[file]).read_bytes(), media_type="image/svg+xml")
+    try:
+        picture = Path(drawn[file]).read_bytes()
+    except (KeyError, FileNotFoundError):  # another was drawn since it was looked up
+        raise Refused(404, f"no plot {file} of {name}") from None
+    return Response(picture, media_type="image/svg+xml")
 
 
 def _ingredient(
