@@ -312,7 +312,10 @@ class Commit:
 
 
 # A branch is told by the commits on it: of what was merged into it, that it was.
-_ON_BRANCH = ("-m", "--first-parent", "--no-renames", "--no-ext-diff", "--no-textconv")
+_ON_BRANCH = (
+    *("-m", "--first-parent", "--no-renames", "--no-ext-diff", "--no-textconv"),
+    *("--no-color", "--no-show-signature"),  # which a user's own settings may ask for
+)
 
 
 def history(root: Path, path: str, most: int) -> list[Commit]:
@@ -330,7 +333,10 @@ def history(root: Path, path: str, most: int) -> list[Commit]:
 
 
 def last_changes(root: Path, prefix: str) -> dict[str, tuple[str, int]]:
-    """Return the commit that changed each file under `prefix` last, and when that was made."""
+    """Return the commit that changed each file under `prefix` last, and when that was made.
+
+    For plain names: others come as git quotes them.
+    """
     arguments = ("--name-only", "--format=%x00%H%x00%ct%x00")
     told = _ask(root, "log", *_ON_BRANCH, *arguments, "HEAD", "--", prefix)
     parts = told.decode(errors="replace").split("\0")[1:]

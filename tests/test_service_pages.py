@@ -299,7 +299,7 @@ def test_the_page_of_a_model_has_all_of_it_and_no_markup_of_others() -> None:
             evaluation=MEASURED,
             rejected={"verdicts": MEASURED["verdicts"], "metrics": {}},
             built=BUILT,
-            mlflow={"run": HOSTILE, "version": "4", "url": "http://mlflow/#/models/new/versions/4"},
+            mlflow={"run": HOSTILE, "version": "4", "url": 'http://mlflow/" onclick="x'},
             plots=[{"file": "build-norms.svg", "title": HOSTILE}],
             changes=[{"field": HOSTILE, "old": 1, "new": HOSTILE, "is_input": True}],
         ),
@@ -528,3 +528,12 @@ def test_a_version_leads_into_mlflow_where_a_server_shows_that_store(
 
     assert details._mlflow(tmp_path, "a", Logged("this", "run", "3")) == url
     assert details._mlflow(tmp_path, "a", Logged("another", "run", "3")) is None
+
+
+def test_reasons_of_one_kind_are_one_sentence() -> None:
+    found = [Reason("input-changed", f"merge {name}") for name in ("m", "n")]
+
+    assert words.reasons([*found, Reason("never-built"), Reason("no-such-kind", new=HOSTILE)]) == (
+        "Something that it is made of changed: merge m; merge n. It was never built. "
+        f"No-such-kind: {HOSTILE}."
+    )

@@ -46,13 +46,14 @@ table.facts thead th{border-bottom:2px solid var(--rule);white-space:nowrap}
 table.facts tbody th{font-weight:600;min-width:8rem}
 table.facts td:last-child{min-width:7rem}table.facts td:has(code){min-width:14rem}
 table.facts tbody th:has(code){min-width:12rem}
-table.facts td{min-width:5.5rem}
+table.facts td{min-width:5.5rem}table.facts code{word-break:normal;overflow-wrap:anywhere}
 table.facts td:has(.long){min-width:16rem}table.facts .long{white-space:normal}
 time{white-space:nowrap}
 .state{white-space:nowrap;font-weight:600}.failed,.revoked{color:var(--bad)}
 .due,.blocked,.suspended,.later,.running{color:var(--warn)}.up-to-date,.done{color:var(--good)}
 .notice{border:2px solid var(--warn);border-left-width:8px;padding:.5rem 1rem;margin:1rem 0}
-.notice.bad{border-color:var(--bad)}.notice h2,.notice p{margin:.3rem 0}
+.notice.bad{border-color:var(--bad)}.notice.calm{border-color:var(--link)}
+.notice h2,.notice p{margin:.3rem 0}
 dl.facts{display:grid;grid-template-columns:max-content 1fr;gap:.3rem 1rem;margin:.75rem 0}
 dl.facts dt{color:var(--muted)}dl.facts dd{margin:0;min-width:0}
 form{display:flex;flex-wrap:wrap;gap:.75rem 1rem;align-items:end;margin:1rem 0}
@@ -162,10 +163,9 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
     return f'<dl class="facts">{rows}</dl>' if rows else ""
 
 
-def notice(title: str, content: str, *, is_bad: bool = False) -> str:
-    """Return what must not be overlooked, under a heading of the second order."""
-    kind = "notice bad" if is_bad else "notice"
-    return f'<div class="{kind}"><h2>{escape(title)}</h2>{content}</div>'
+def notice(title: str, content: str, kind: str = "") -> str:
+    """Return what must not be overlooked, under a heading; `kind` is bad, calm, or between."""
+    return f'<div class="notice {kind}"><h2>{escape(title)}</h2>{content}</div>'
 
 
 def code(text: str) -> str:

@@ -35,7 +35,7 @@ def whole(now: Snapshot, told: Mapping[str, Any]) -> str:
 def _about(told: Mapping[str, Any]) -> Iterator[str]:
     if reason := told.get("revoked"):
         text = "No model that contains it is built or stays published."
-        yield frame.notice("Revoked", page.text(reason) + page.text(text), is_bad=True)
+        yield frame.notice("Revoked", page.text(reason) + page.text(text), "bad")
     base = told.get("base")
     yield frame.facts(
         [

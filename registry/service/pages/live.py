@@ -54,7 +54,7 @@ def trouble(now: Snapshot) -> str:
             f"<p>{escape(words.sentence(_spaced(one.reason)))} Since {frame.time(one.since)}."
             f"{where} {escape(words.advice(one.reason))}</p>{page.code(one.message)}"
         )
-        notices.append(frame.notice(title, told, is_bad=True))
+        notices.append(frame.notice(title, told, "bad"))
     return frame.part("trouble", "".join(notices))
 
 
@@ -82,7 +82,7 @@ def _running(job: Job, now: Snapshot, progress: Progress) -> str:
             parts.append(_bar(what, told, progress.done, progress.total))
         else:
             parts.append(page.text(f"{what} …"))
-    return frame.notice(f"{name} is running", "".join(parts))
+    return frame.notice(f"{name} is running", "".join(parts), "calm")
 
 
 def _bar(name: str, told: str, done: int, total: int) -> str:

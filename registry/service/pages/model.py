@@ -72,7 +72,7 @@ def _state(now: Snapshot, change: Change, progress: Progress) -> Iterator[str]:
 
 def _about(told: Mapping[str, Any]) -> Iterator[str]:
     if told["unread"]:
-        yield frame.notice("The record cannot be read", page.code(told["unread"]), is_bad=True)
+        yield frame.notice("The record cannot be read", page.code(told["unread"]), "bad")
     if told["request"]:
         yield page.heading("What it is" if told["is_live"] else "What it is declared to be")
         yield f'<code class="expression">{escape(told["expression"])}</code>'

@@ -71,16 +71,18 @@ _ADVICE: Mapping[str, str] = {
 }
 
 
-def reason(one: Reason) -> str:
-    """Return a reason as a sentence that begins in words and ends with field, old → new."""
-    words = _REASONS.get(one.kind, one.kind)
-    detail = report.detail_text(one).replace(" -> ", " → ")
-    return sentence(f"{words}: {detail}" if detail else words)
-
-
 def reasons(some: Sequence[Reason]) -> str:
-    """Return reasons as sentences."""
-    return " ".join(map(reason, some))
+    """Return reasons as sentences, those of one kind as one: kind in words, field, old → new."""
+    found: dict[str, list[str]] = {}
+    for one in some:
+        detail = report.detail_text(one).replace(" -> ", " → ")
+        found.setdefault(_REASONS.get(one.kind, one.kind), []).append(detail)
+    return " ".join(_of_kind(kind, details) for kind, details in found.items())
+
+
+def _of_kind(kind: str, details: Sequence[str]) -> str:
+    told = "; ".join(one for one in details if one)
+    return sentence(f"{kind}: {told}" if told else kind)
 
 
 def advice(name: str) -> str:
