@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -337,6 +338,56 @@ def reset(root: Path, commit: str) -> None:
     """
     (root / ".git/index.lock").unlink(missing_ok=True)
     _ask(root, "reset", "--quiet", "--hard", commit)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit that changed a file: when it was made in seconds since 1970, by whom, what it says.
+
+    `blob` is the object id of the file then, None where it was removed.
+    """
+
+    id: str
+    at: int
+    author: str
+    subject: str
+    blob: str | None
+
+
+# A branch is told by the commits on it: of what was merged into it, that it was.
+_ON_BRANCH = (
+    *("-m", "--first-parent", "--no-renames", "--no-ext-diff", "--no-textconv"),
+    *("--no-color", "--no-show-signature"),  # which a user's own settings may ask for
+)
+
+
+def history(root: Path, path: str, most: int) -> list[Commit]:
+    """Return the commits that changed a file, the newest first, at most so many."""
+    form = "--format=%x00%H%x00%ct%x00%an%x00%s%x00"
+    arguments = ("--raw", "--no-abbrev", form, f"--max-count={most}")
+    told = _ask(root, "log", *_ON_BRANCH, *arguments, "HEAD", "--", path)
+    parts = told.decode(errors="replace").split("\0")[1:]
+    found = []
+    for commit, at, author, subject, raw in zip(*[iter(parts)] * 5, strict=False):
+        blob = raw.split()[3] if raw.strip() else ""
+        is_there = bool(blob.strip("0"))
+        found.append(Commit(commit, int(at), author, subject, blob if is_there else None))
+    return found
+
+
+def last_changes(root: Path, prefix: str) -> dict[str, tuple[str, int]]:
+    """Return the commit that changed each file under `prefix` last, and when that was made.
+
+    For plain names: others come as git quotes them.
+    """
+    arguments = ("--name-only", "--format=%x00%H%x00%ct%x00")
+    told = _ask(root, "log", *_ON_BRANCH, *arguments, "HEAD", "--", prefix)
+    parts = told.decode(errors="replace").split("\0")[1:]
+    found: dict[str, tuple[str, int]] = {}
+    for commit, at, paths in zip(*[iter(parts)] * 3, strict=False):
+        for path in paths.strip("\n").splitlines():
+            found.setdefault(path, (commit, int(at)))
+    return found
 
 
 def setting(root: Path, key: str) -> str | None:

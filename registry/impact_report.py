@@ -16,14 +16,11 @@ from registry.lineage import Graph, Node
 from registry.lineage_report import (
     READING,
     digest,
-    figure,
-    linked,
     node_data,
     node_notes,
     path_data,
     sign_word,
     steps,
-    table,
     way_of,
     weight_of,
 )
@@ -44,7 +41,7 @@ def _lines(one: Impact, unknown: Sequence[Open]) -> Iterator[str]:
     rows = [row for use in one.uses for row in _rows(use)]
     if rows:
         yield from (f"  {line}" for line in text_table(rows, head=_HEAD))
-    yield from (f"  not known: {line}" for line in _unknown(unknown))
+    yield from (f"  not known: {line}" for line in unknown_text(unknown))
     yield f"{one.node.label}: {summary(one)}"
 
 
@@ -66,7 +63,8 @@ def summary(one: Impact) -> str:
     return f"in {count} model{'' if count == 1 else 's'}: {live} live, {declared} declared"
 
 
-def _unknown(unknown: Iterable[Open]) -> Iterator[str]:
+def unknown_text(unknown: Iterable[Open]) -> Iterator[str]:
+    """Yield of which live models it is not known what they contain, and why."""
     for one in unknown:
         if one.part is None:
             yield f"{one.model} has a record that cannot be read"
@@ -117,7 +115,7 @@ def drawing(found: Sequence[Impact], link: Link = no_link) -> str:
 
 def html(found: Sequence[Impact], unknown: Sequence[Open], link: Link = no_link) -> str:
     """Return what contains the ingredients as one page: the drawing, and the same as tables."""
-    parts = [figure(drawing(found, link))]
+    parts = [page.figure("Drawing", drawing(found, link))]
     for one in found:
         parts += [page.heading(one.node.label), *map(page.text, node_notes(one.node))]
         told = summary(one)
@@ -125,7 +123,7 @@ def html(found: Sequence[Impact], unknown: Sequence[Open], link: Link = no_link)
         parts += [f"<p>{digest(one.node.digest)}</p>"] if one.node.digest else []
         if one.uses:
             parts.append(_table(one, link))
-    parts += [page.text(f"Not known: {line}") for line in _unknown(unknown)]
+    parts += [page.text(f"Not known: {line}") for line in unknown_text(unknown)]
     return page.html_page(_title(found), [*parts, page.text(READING)])
 
 
@@ -138,11 +136,11 @@ def _title(found: Sequence[Impact]) -> str:
 def _table(one: Impact, link: Link) -> str:
     rows = []
     for use in one.uses:
-        name = linked(use.model, link(Node("merge", use.model)))
+        name = page.linked(use.model, link(Node("merge", use.model)))
         rows += [(name, *_cells(way), digest(use.digest)) for way in use.ways]
         if use.more:
             rows.append((name, use.where, "", "", f"{use.more} more ways", digest(use.digest)))
-    return table(f"Models with {one.node.label}", (*_HEAD, "digest of what is live"), rows)
+    return page.table(f"Models with {one.node.label}", (*_HEAD, "digest of what is live"), rows)
 
 
 def _cells(way: Way) -> tuple[str, str, str, str]:

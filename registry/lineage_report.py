@@ -154,17 +154,12 @@ def html(graph: Graph, catalog: Catalog, link: Link = no_link) -> str:
         [
             page.text(f"{model.name} = {model.expression or '?'}"),
             page.text(state),
-            figure(graph_picture.draw(graph, title, focus=model, link=link)),
+            page.figure("Drawing", graph_picture.draw(graph, title, focus=model, link=link)),
             page.heading("Ingredients"),
             _table(graph, catalog, link),
             page.text(READING),
         ],
     )
-
-
-def figure(svg: str) -> str:
-    """Return a drawing as part of a page; where it is too wide, it alone scrolls."""
-    return f'<figure class="wide" tabindex="0" role="region" aria-label="Drawing">{svg}</figure>'
 
 
 _HEAD = ("ingredient", "version", "sign", "weight", "by way of", "revoked", "digest", "about")
@@ -175,7 +170,7 @@ def _table(graph: Graph, catalog: Catalog, link: Link) -> str:
     for one in contents(graph):
         part = one.part
         first = (
-            linked(f"{part.kind} {part.name}", link(part)),
+            page.linked(f"{part.kind} {part.name}", link(part)),
             "–" if part.version is None else str(part.version),
         )
         last = (
@@ -189,7 +184,7 @@ def _table(graph: Graph, catalog: Catalog, link: Link) -> str:
             rows.append((*first, *told, *last))
         if more := one.count - len(one.paths):
             rows.append((*first, sign_word(one.sign), "", f"{more} more ways", *last))
-    return table("Ingredients", _HEAD, rows)
+    return page.table("Ingredients", _HEAD, rows)
 
 
 def _description(node: Node, catalog: Catalog) -> str:
@@ -218,11 +213,6 @@ def _origin(key: str, value: str) -> str:
     return f"{escape(key)}: {shown}"
 
 
-def linked(words: str, address: str | None) -> str:
-    """Return words for a page, as a link where there is an address."""
-    return f'<a href="{escape(address)}">{escape(words)}</a>' if address else escape(words)
-
-
 def digest(whole: str) -> str:
     """Return a digest for a page, whole, in lines that can be short."""
     return f"<code>{escape(whole)}</code>" if whole else "–"
@@ -239,16 +229,3 @@ def weight_of(path: Path) -> str:
     is_direct = len(path.edges) == 1 and path.edges[0].whole.factor == 1
     weight = path.edges[0].weight if is_direct else path.weight
     return f"<span>{escape(graph_picture.signed(weight)) or '–'}</span>"
-
-
-def table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of cells that are HTML already; the first of each row is its heading."""
-    heads = "".join(f'<th scope="col">{escape(one)}</th>' for one in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
-        for row in rows
-    )
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}">'
-        f'<table class="facts"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-    )

@@ -1,7 +1,7 @@
-"""Tables and pages that people read outside a terminal: Markdown, and HTML that opens from disk.
+"""Tables and pages that people read outside a terminal: Markdown, and HTML.
 
-Pure text; whatever comes from a catalog is escaped here. A page needs no other file, no script and
-no network.
+Pure text; whatever comes from a catalog is escaped here. A page that is a file needs no other file,
+no script and no network.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark}
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
 p{overflow-wrap:anywhere}
@@ -25,6 +25,7 @@ table.facts th,table.facts td{text-align:left;vertical-align:top}
 table.facts code{word-break:break-all}table.facts td:has(code){min-width:12rem}
 table.facts td:last-child{overflow-wrap:anywhere;min-width:14rem}
 table.facts span{white-space:nowrap}
+caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 """
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~-])")
 
@@ -79,12 +80,51 @@ def html_pictures(pictures: Mapping[str, bytes]) -> list[str]:
 
 def html_page(title: str, parts: Iterable[str]) -> str:
     """Return a page of parts that are HTML already."""
+    return document(title, STYLE, f"<h1>{escape(title)}</h1>{''.join(parts)}")
+
+
+def document(title: str, style: str, body: str, *, head: str = "") -> str:
+    """Return a page with this body; `head` is what else its head has. Both are HTML already."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
-        f"<body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{style}</style>{head}</head>"
+        f"<body>{body}</body></html>\n"
     )
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of cells that are HTML already; the first of each row is its heading.
+
+    Where it is too wide, it alone scrolls. The caption is for screen readers: a heading is above.
+    """
+    heads = "".join(f'<th scope="col">{escape(one)}</th>' for one in head)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    return _wide(
+        "div",
+        caption,
+        f'<table class="facts"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>",
+    )
+
+
+def figure(name: str, svg: str) -> str:
+    """Return a drawing as part of a page; where it is too wide, it alone scrolls."""
+    return _wide("figure", name, svg)
+
+
+def _wide(tag: str, name: str, inner: str) -> str:
+    # What scrolls must be reached by keys, and what is reached must have a name.
+    place = f'tabindex="0" role="region" aria-label="{escape(name)}"'
+    return f'<{tag} class="wide" {place}>{inner}</{tag}>'
+
+
+def linked(words: str, address: str | None) -> str:
+    """Return words for a page, as a link where there is an address."""
+    return f'<a href="{escape(address)}">{escape(words)}</a>' if address else escape(words)
 
 
 def text(paragraph: str) -> str:

@@ -39,11 +39,15 @@ def value_text(value: Any) -> str:
 
 def reason_text(reason: Reason) -> str:
     """Return a reason on one line: `recipe-changed: recipe.method linear -> ties`."""
-    if reason.old is not None or (reason.new is not None and reason.field):
-        change = f"{value_text(reason.old)} -> {value_text(reason.new)}"
-        return f"{reason.kind}: {reason.field} {change}"
-    detail = reason.field or (value_text(reason.new) if reason.new is not None else "")
+    detail = detail_text(reason)
     return f"{reason.kind}: {detail}" if detail else reason.kind
+
+
+def detail_text(reason: Reason) -> str:
+    """Return what a reason is about: `recipe.method linear -> ties`; maybe nothing."""
+    if reason.old is not None or (reason.new is not None and reason.field):
+        return f"{reason.field} {value_text(reason.old)} -> {value_text(reason.new)}"
+    return reason.field or (value_text(reason.new) if reason.new is not None else "")
 
 
 def notes(change: Change) -> list[str]:

@@ -528,3 +528,36 @@ def test_only_a_signature_by_an_allowed_key_is_good(repo: Path, tmp_path: Path) 
     assert told["nobody"] == "it has no signature"
     assert git.setting(repo, "gpg.format") == "ssh"
     assert git.setting(repo, "no.such") is None
+
+
+def test_the_history_of_a_file_is_told_by_the_commits_of_the_branch(repo: Path) -> None:
+    write(repo, file="one\n", other="x\n")
+    first = git.commit(repo, ["file", "other"], "first <b>\n\nmore")
+    run(repo, "switch", "-qc", "side")
+    write(repo, file="two\n")
+    git.commit(repo, ["file"], "on the side")
+    run(repo, "switch", "-q", "main")
+    write(repo, other="y\n")
+    second = git.commit(repo, ["other"], "not of this file")
+    run(repo, "merge", "-q", "--no-ff", "-m", "landed", "side")
+    landed = run(repo, "rev-parse", "HEAD")
+    (repo / "file").unlink()
+    removed = git.commit(repo, ["file"], "removed")
+
+    found = git.history(repo, "file", 10)
+
+    assert [(one.id, one.subject) for one in found] == [
+        (removed, "removed"),
+        (landed, "landed"),
+        (first, "first <b>"),
+    ]
+    assert {one.author for one in found} == {"Someone"}
+    assert found[0].blob is None
+    blobs = git.read_blobs(repo, [one.blob for one in found if one.blob])
+    assert list(blobs.values()) == [b"two\n", b"one\n"]
+    assert [one.id for one in git.history(repo, "file", 1)] == [removed]
+    assert git.history(repo, "absent", 10) == []
+    changed = git.last_changes(repo, ".")
+    assert (changed["file"][0], changed["other"][0]) == (removed, second)
+    assert "" not in changed
+    assert changed["file"][1] == found[0].at

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import RegistryError, UsageError
-from registry.service import access, graph, jobs, place, reading
+from registry.service import access, jobs, place, reading
 from registry.service.access import Scope, Secrets
 
 SET = Secrets("reader", "writer", "hook")
@@ -194,28 +194,3 @@ def test_what_json_does_not_have_becomes_nothing() -> None:
     assert json.dumps(reading._finite(data), allow_nan=False) == (
         '{"a": null, "b": [1.5, null], "c": {"d": null}}'
     )
-
-
-def test_impact_goes_down_to_any_depth_with_sign_and_weight() -> None:
-    def request(*terms: tuple[str, str, int | None, float]) -> dict[str, object]:
-        inputs = [
-            {"input": {"kind": kind, "name": name, "version": version}, "weight": weight}
-            for kind, name, version, weight in terms
-        ]
-        return {"base": {"kind": "base", "name": "b"}, "recipe": {"terms": inputs}}
-
-    known = {
-        "direct": request(("adapter", "sql", 1, -0.5)),
-        "second": request(("adapter", "sql", 2, 1.0), ("merge", "direct", None, 0.3)),
-        "deep": request(("merge", "second", None, 1.0)),
-        "other": request(("adapter", "json", 1, 1.0)),
-    }
-
-    assert graph.down("adapter", "sql", 1, known) == [
-        {"model": "deep", "weight": None, "through": "second"},
-        {"model": "direct", "weight": -0.5, "through": None},
-        {"model": "second", "weight": None, "through": "direct"},
-    ]
-    assert [one["weight"] for one in graph.down("adapter", "sql", None, known)] == [None, -0.5, 1.0]
-    assert len(graph.down("base", "b", None, known)) == 4
-    assert graph.down("adapter", "absent", None, known) == []

@@ -11,7 +11,7 @@ import pytest
 
 from registry.errors import RegistryError
 from registry.plan import Action, Change, Plan, Reason
-from registry.service import choice, conditions, memory, metrics, pace, pages, transitions
+from registry.service import choice, conditions, kept, memory, metrics, pace, transitions
 from registry.service.choice import Ended, Standing
 from registry.service.memory import Attempt, Memory, Suspension
 from registry.service.pace import Situation, Step
@@ -308,22 +308,6 @@ def test_a_sync_that_refused_or_broke_stalls_the_service_with_the_end_of_its_log
     assert transitions.died(seen(idle("a")), 7.0).jobs == ()
 
 
-def test_the_page_shows_hostile_text_as_text() -> None:
-    hostile = "<script>alert(1)</script>"
-    now = seen(idle(hostile))
-    assert now.view
-    row = {"state": hostile, "expression": hostile, "metrics": {hostile: 1.0}, "model_digest": None}
-    now = replace(now, view=replace(now.view, rows={hostile: row}), branch=hostile)
-    now = replace(now, memory=Memory(conditions=conditions.judge(now, 0.0)))
-
-    page = pages.index(now)
-
-    assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
-    assert "1970-01-01 00:00:00 UTC" in page
-    assert "Nothing was read" in pages.index(replace(now, view=None))
-
-
 def test_metrics_are_prometheus_text_with_escaped_labels() -> None:
     hostile = 'a"b\\c\nd\x00\ud800'
     now = replace(seen(idle("a"), build("b")), branch=hostile, counters={("job", "done"): 3})
@@ -337,3 +321,21 @@ def test_metrics_are_prometheus_text_with_escaped_labels() -> None:
     assert 'registry_jobs_total{outcome="died"} 0.0' in told
     samples = [line for line in told if not line.startswith("#")]
     assert all(line.rpartition(" ")[2].replace(".", "").isdecimal() for line in samples)
+
+
+def test_answers_are_kept_as_long_as_the_view_and_the_oldest_go_first() -> None:
+    view, other = seen(idle("a")).view, seen(idle("a")).view
+    known = kept.Answers()
+
+    packed = known.keep(view, ("model", "a"), {"é": None})
+    for number in range(255):
+        known.keep(view, ("model", str(number)), None)
+
+    assert kept.unpacked(packed) == {"é": None}
+    assert known.find(view, ("model", "a")) == packed
+    assert known.find(other, ("model", "a")) is None
+    known.keep(view, ("model", "one more"), 1)
+    assert known.find(view, ("model", "a")) is None
+    assert known.find(view, ("model", "0"))
+    known.keep(other, ("x",), 1)
+    assert known.find(view, ("model", "0")) is None

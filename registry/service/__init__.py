@@ -7,13 +7,15 @@
     choice, pace          which models are due, and what is done next and when (pure)
     conditions, metrics   Ready, Reconciling and Stalled; Prometheus' text (pure)
     jobs                  `registry sync` as a child process, with a log
+    progress              how far a running sync is, from what it writes (pure)
     snapshot, transitions the one value that everybody reads, and what becomes of it (pure)
     reconciler            the thread that makes it: looks, syncs, waits
     access                bearer tokens and the signatures of webhooks (pure)
-    graph                 what is made of an ingredient (pure)
     answers, guard        HTTP: the shapes, and who may do what
-    routes, commands, pages, api
-                          the routes that read, those that ask, the page for people, the whole
+    routes, commands, api the routes that read, those that ask, the whole
+    site, pages, links    the routes for people, their HTML and its addresses (the last two pure)
+    details, past, drawn  what pages show beyond the snapshot, read by a child
+    kept                  the answers of children about the view of the moment
     server                the process: port, threads, an end in order
 
 Reading catalogs and building are left to children, so that the service holds neither the catalog

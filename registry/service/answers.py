@@ -153,19 +153,14 @@ class Lineage(BaseModel):
     model: dict[str, Any]
 
 
-class Use(BaseModel):
-    """A model that contains an ingredient: with this weight, or through a merge in it."""
-
-    model: str
-    weight: Any
-    through: str | None
-
-
 class Impact(BaseModel):
-    """Every model that contains an ingredient, at any depth."""
+    """Every model that contains an ingredient, as `registry impact --format json` has it."""
 
     commit: Commit
-    models: list[Use]
+    ingredients: list[dict[str, Any]]
+    unknown: list[dict[str, Any]] = Field(
+        description="Live models of which it cannot be told what all they contain."
+    )
 
 
 class Result(BaseModel):

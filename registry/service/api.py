@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from registry.errors import RegistryError
+from registry.service import links, site
 from registry.service.commands import writing
 from registry.service.guard import CALM, Refused, Service, told
 from registry.service.guard import error as told_error
@@ -34,6 +37,7 @@ def create(service: Service) -> FastAPI:
     app.include_router(open_to_all)
     app.include_router(reading)
     app.include_router(writing)
+    app.include_router(site.router)
     app.add_exception_handler(Refused, _tell_refused)
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
@@ -59,30 +63,43 @@ async def _guard(request: Request, call_next: Any) -> Response:
     return response
 
 
-def _tell_refused(_: Request, error: Exception) -> Response:
+_SEE = "see /api/v1/openapi.json"
+
+
+def _tell(
+    request: Request, status: int, what: str, hint: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an error as data, or as a page to a browser that asked for one."""
+    wants_page = "text/html" in request.headers.get("accept", "")
+    if not wants_page or not links.is_for_people(request.url.path):
+        return told_error(status, what, hint, headers)
+    html = site.problem(request, what, "" if hint == _SEE else hint)
+    return HTMLResponse(html, status, {**CALM, **(headers or {})})
+
+
+def _tell_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return told_error(error.status, error.error, error.hint, error.headers)
+    return _tell(request, error.status, error.error, error.hint, error.headers)
 
 
-def _tell_http(_: Request, error: Exception) -> Response:
+def _tell_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    hint = "see /api/v1/openapi.json" if error.status_code in (400, 404, 405) else ""
-    return told_error(error.status_code, str(error.detail).lower(), hint, error.headers)
+    hint = _SEE if error.status_code in (400, 404, 405) else ""
+    return _tell(request, error.status_code, str(error.detail).lower(), hint, error.headers)
 
 
-def _tell_invalid(_: Request, error: Exception) -> Response:
+def _tell_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return told_error(422, f"{place}: {first['msg']}".lower(), "see /api/v1/openapi.json")
+    return _tell(request, 422, f"{place}: {first['msg']}".lower(), _SEE)
 
 
-def _tell_unread(_: Request, error: Exception) -> Response:
+def _tell_unread(request: Request, error: Exception) -> Response:
     assert isinstance(error, RegistryError)
-    return told_error(503, error.message, error.hint)
+    return _tell(request, 503, error.message, error.hint)
 
 
-def _tell_bug(_: Request, error: Exception) -> Response:
-    return told_error(
-        500, f"a bug of ours: {type(error).__name__}", "the log of the service has more"
-    )
+def _tell_bug(request: Request, error: Exception) -> Response:
+    what = f"a bug of ours: {type(error).__name__}"
+    return _tell(request, 500, what, "the log of the service has more")

@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 
-from registry.service import access
+from registry.service import access, links
 from registry.service.access import Scope, Secrets
 from registry.service.reconciler import Reconciler
 from registry.service.snapshot import Snapshot
@@ -22,8 +22,9 @@ from registry.service.view import View
 CALM = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
 """Headers of every answer."""
@@ -81,7 +82,8 @@ def _require(request: Request, wanted: Scope) -> None:
     if wanted is Scope.WRITE and not secrets.write:
         raise Refused(403, "nobody may write", f"start the service with {access.WRITE_TOKEN} set")
     # A browser asks for a password for pages only.
-    challenge = 'Basic realm="merge-registry"' if request.url.path == "/" else "Bearer"
+    is_page = links.is_for_people(request.url.path)
+    challenge = 'Basic realm="merge-registry"' if is_page else "Bearer"
     hint = "send the header Authorization: Bearer TOKEN"
     raise Refused(401, "expected a token of this service", hint, WWW_Authenticate=challenge)
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 from registry import keys
 from registry.errors import EXIT_BUG
 from registry.service import access
+from registry.service.progress import Progress
 from registry.service.snapshot import Job
 
 KEPT = 50
@@ -43,6 +44,8 @@ class Jobs:
         self._child: subprocess.Popen[bytes] | None = None
         self._child_lock = Lock()
         self._is_stopped = False
+        self.progress = Progress()
+        """How far the running job is, or the last one was."""
 
     def load(self) -> tuple[Job, ...]:
         """Return the kept jobs, the newest first; one that our end cut off is interrupted."""
@@ -107,10 +110,15 @@ class Jobs:
                 # Ctrl-C in a terminal reaches the service, which then stops its child once.
                 start_new_session=True,
             )
+        self.progress = Progress()
+
+        def hear(data: bytes) -> None:
+            self.progress = self.progress.after(data)
+
         # Its end is waited for, whatever happens to the log.
         with self._child as child, (self._folder / f"{job.id}.log").open("wb") as log:
             assert child.stderr is not None
-            keep(child.stderr, log, LOG_BYTES)
+            keep(child.stderr, log, LOG_BYTES, hear)
         return child.returncode
 
     def _write(self, job: Job) -> None:
@@ -137,14 +145,21 @@ def outcome(code: int, *, has_results: bool) -> str:
     return known.get(code, "died" if code < 0 else "refused")
 
 
-def keep(source: IO[bytes], log: IO[bytes], limit: int) -> None:
-    """Copy a stream to its end; where it is longer than `limit`, its middle is left out."""
+def keep(
+    source: IO[bytes], log: IO[bytes], limit: int, hear: Callable[[bytes], None] | None = None
+) -> None:
+    """Copy a stream to its end; where it is longer than `limit`, its middle is left out.
+
+    `hear` is told all of it at once.
+    """
     half = limit // 2
     write = _writer(log)
     room = half
     tail = bytearray()
     left_out = 0
     while chunk := os.read(source.fileno(), 65536):
+        if hear:
+            hear(chunk)
         write(chunk[:room])
         tail += chunk[room:]
         room -= min(room, len(chunk))

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,54 +118,26 @@ def _view(root: Path, with_push: str) -> dict[str, Any]:
     return {"plan": plan.as_data(), "rows": report.status_rows(plan, live), "upstream": upstream}
 
 
-def _lineage(root: Path, model: str) -> dict[str, Any] | None:
-    """Return the ingredients of a model at any depth, None for an unknown one."""
-    from registry import ancestry, lineage, lineage_report
-    from registry.cli.session import open_session
+def _page(module: str, question: str) -> Callable[..., Any]:
+    """Return a function of a module that only the child imports."""
 
-    session = open_session(root)
-    catalog = session.loaded.catalog
-    recorded = session.observed().recorded
-    known = ancestry.live(recorded, catalog, session.store.cache, {model})
-    if model not in known.requests:
-        known = ancestry.declared(session.declared.values(), catalog)
-    if model not in known.requests:
-        return None
-    graph = lineage.ingredients(model, known)
-    data: dict[str, Any] = lineage_report.as_data(graph, catalog)["model"]
-    return data
+    def answer(root: Path, *arguments: str) -> Any:
+        found = import_module(f"registry.service.{module}")
+        return getattr(found, question)(root, *arguments)
 
-
-def _impact(root: Path, kind: str, name: str, version: str) -> list[dict[str, Any]]:
-    """Return every model that contains an ingredient, at any depth."""
-    from registry.service import graph
-
-    requests, _ = _requests(root)
-    return graph.down(kind, name, int(version) if version else None, requests)
-
-
-def _requests(root: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
-    """Return the build request of every model, as built or else as declared, and model digests."""
-    from registry.cli.session import open_session
-    from registry.record import BuildRecord
-
-    session = open_session(root)
-    requests: dict[str, Mapping[str, Any]] = {
-        one.model: one.request for one in session.declared.values()
-    }
-    digests = {}
-    for name, one in session.observed().recorded.items():
-        if isinstance(one, BuildRecord) and one.built:
-            requests[name] = one.built.request
-            digests[name] = one.built.model_digest
-    return requests, digests
+    return answer
 
 
 _ANSWERS: Mapping[str, Callable[..., Any]] = {
     "judge": _judge,
     "view": _view,
-    "lineage": _lineage,
-    "impact": _impact,
+    "impact": _page("details", "impact"),
+    "lineage": _page("details", "lineage"),
+    "recorded": _page("details", "recorded"),
+    "model": _page("details", "model"),
+    "ingredient": _page("details", "ingredient"),
+    "difference": _page("past", "difference"),
+    "plots": _page("drawn", "plots"),
 }
 
 

@@ -19,16 +19,17 @@ from registry.errors import NotNow, RegistryError
 from registry.service import branch, conditions, jobs, memory, pace, reading, transitions, view
 from registry.service.branch import Refusal, Rules
 from registry.service.jobs import Jobs
+from registry.service.kept import Answers, unpacked
 from registry.service.memory import Suspension
 from registry.service.pace import Situation, Step
 from registry.service.place import Place
+from registry.service.progress import Progress
 from registry.service.snapshot import Job, Snapshot, Trouble
 from registry.service.view import View
 from registry.tracking_place import without_secrets
 
 _STANDBY_SECONDS = 1.0
 _TOLD_CHARACTERS = 2000  # of the log of a job that stalls the service
-_ANSWERS = 256  # about one view, remembered
 _READ_SECONDS = 600.0
 """How old a view may get while no commit comes: reading it shows what was lost from the store."""
 
@@ -60,7 +61,7 @@ class Reconciler:
         self._is_asked = False
         # Held while files of the clone are replaced, so that who reads them sees one commit.
         self._reading = threading.Lock()
-        self._answers: tuple[View | None, dict[tuple[str, ...], Any]] = (None, {})
+        self._answers = Answers()
         self._read_at = 0.0
         self._change(lambda now: now)
 
@@ -99,19 +100,24 @@ class Reconciler:
         """Return the log of a job, None for an unknown one."""
         return self._jobs.log(number)
 
+    @property
+    def progress(self) -> Progress:
+        """How far the running job is."""
+        return self._jobs.progress
+
     def answer(self, question: str, *arguments: str) -> Any:
         """Return what a child reads in the catalog that is followed; once per view and question."""
-        with self._reading:
-            now = self._snapshot.view
-            if self._answers[0] is not now:
-                self._answers = (now, {})
-            known = self._answers[1]
-            if (question, *arguments) not in known:
-                while len(known) >= _ANSWERS:
-                    known.pop(next(iter(known)))
-                told = reading.ask(question, self._place.clone, *arguments)
-                known[(question, *arguments)] = told
-            return known[(question, *arguments)]
+        key = (question, *arguments)
+        # What is known is told without waiting while the catalog is read anew.
+        found = self._answers.find(self._snapshot.view, key)
+        if found is None:
+            with self._reading:
+                now = self._snapshot.view
+                found = self._answers.find(now, key)
+                if found is None:
+                    told = reading.ask(question, self._place.clone, *arguments)
+                    found = self._answers.keep(now, key, told)
+        return unpacked(found)
 
     def drain(self) -> None:
         """Start nothing more, and let the running sync stop in order."""

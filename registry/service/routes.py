@@ -1,4 +1,4 @@
-"""The routes that change nothing: health, webhook, metrics, status, models, jobs, the page.
+"""The routes that change nothing: health, webhook, metrics, status, models, jobs.
 
 Routes that touch files or ask a child are plain functions, which FastAPI runs on threads of their
 own; nothing here waits for git or for a sync.
@@ -10,9 +10,9 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
-from registry.service import access, answers, metrics, pages
+from registry.service import access, answers, metrics
 from registry.service.guard import (
     Now,
     Refused,
@@ -88,12 +88,6 @@ async def _webhook(request: Request, service: Service, branch: str) -> Response:
 def read_metrics(service: ServiceOf, now: Now) -> Response:
     """Return the metrics for Prometheus, in its text format."""
     return Response(metrics.text(now, service.version), media_type=metrics.CONTENT_TYPE)
-
-
-@reading.get("/", response_class=HTMLResponse)
-def index(now: Now) -> str:
-    """Return the page for people."""
-    return pages.index(now)
 
 
 @reading.get("/api/v1/status")
@@ -173,7 +167,9 @@ def impact(
     """Return every model that contains an ingredient, at any depth; of any version without one."""
     commit = view_of(now).commit
     found = service.reconciler.answer("impact", kind, name, str(version or ""))
-    return answers.Impact.model_validate({"commit": commit, "models": found})
+    if found is None:
+        raise Refused(404, f"no {kind} {name}", "GET /api/v1/lineage/{model} names ingredients")
+    return answers.Impact.model_validate({"commit": commit, **found})
 
 
 @reading.get("/api/v1/jobs")

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from registry.tracking import BuildLog, Operand, Pages, Tracker
 from tests.conftest import REGISTRY, Repository
+from tests.e2e.browser import CHROMIUM, DRIVER, Browser
 from tests.e2e.conftest import MERGE, declare, runs_of
 from tests.servers import free_port, mlflow_server, wait_for
-
-CHROMIUM = Path("/usr/bin/chromium")
-DRIVER = Path("/usr/bin/chromedriver")
 
 pytestmark = [
     pytest.mark.slow,
@@ -83,82 +78,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
         tracker.log(OFFICE)
     with mlflow_server(root, uri) as found:
         yield found
-
-
-class Browser:
-    """What a person does: look, click, look at the tab that opened."""
-
-    def __init__(self, driver: Any, shots: Path) -> None:
-        self.driver = driver
-        self.shots = shots
-
-    def sees(self, *texts: str) -> str:
-        deadline = time.monotonic() + 60
-        while True:
-            whole: str = self.driver.execute_script("return document.body.innerText")
-            shown = re.sub("[ \t\xa0]+", " ", whole)
-            missing = [text for text in texts if text not in shown]
-            if not missing:
-                return shown
-            if time.monotonic() > deadline:
-                self.shoot("failed")
-                pytest.fail(f"{missing} not on the page:\n{shown}")
-            time.sleep(0.2)
-
-    def clicks(self, text: str) -> None:
-        self.sees(text)
-        tabs = len(self.driver.window_handles)
-        link = self.driver.find_element("xpath", f"//a[normalize-space()='{text}']")
-        opens_tab = link.get_attribute("target") == "_blank"
-        self.driver.execute_script("arguments[0].click()", link)
-        deadline = time.monotonic() + 20
-        while opens_tab and len(self.driver.window_handles) == tabs:
-            assert time.monotonic() < deadline, f"no tab was opened by {text}"
-            time.sleep(0.1)
-        self.driver.switch_to.window(self.driver.window_handles[-1])
-
-    def enters(self, tag: str) -> None:
-        """Look into a frame of the page."""
-        deadline = time.monotonic() + 60
-        while not (found := self.driver.find_elements("css selector", tag)):
-            assert time.monotonic() < deadline, f"no {tag} on the page"
-            time.sleep(0.2)
-        self.driver.switch_to.frame(found[0])
-
-    def shoot(self, name: str) -> None:
-        time.sleep(0.5)  # pictures and fade-ins
-        self.driver.save_screenshot(str(self.shots / f"{name}.png"))
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1500,1700",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(flag)
-    shots = Path(os.environ.get("SCREENSHOTS") or tmp_path)
-    shots.mkdir(parents=True, exist_ok=True)
-    driver = webdriver.Chrome(service=Service(str(DRIVER)), options=options)
-    try:
-        yield Browser(driver, shots)
-    finally:
-        driver.quit()
-        shutil.rmtree(tmp_path / "profile", ignore_errors=True)
 
 
 def test_an_auditor_finds_every_ingredient_with_sign_and_weight(

@@ -300,13 +300,12 @@ def it_stops_its_sync_in_order_and_the_other_goes_on(
 ) -> None:
     assert service.ask("/api/v1/resume", {}, token=WRITE)[0] == 200
     service.reaches("Reconciling", "Syncing")
-    children = children_of(service.process.pid)
+    children = service.waits_for(lambda: children_of(service.process.pid), "child")
 
     service.process.send_signal(signal.SIGTERM)
 
     assert service.process.wait(60) == 143
     assert "registry: interrupted" in service.log.read_text()
-    assert children
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     other.reaches("Ready", "UpToDate")
     assert subject(bare) == "Registry: both-skills synced"
@@ -330,16 +329,18 @@ def it_answers(service: Instance) -> None:
     (_, lineage) = service.ask("/api/v1/lineage/both-skills")
     assert "+ 0.8·brief@2" in lineage["model"]["expression"]
     (_, impact) = service.ask("/api/v1/impact/adapter/brief?version=2")
-    uses = {one["model"]: one["weight"] for one in impact["models"]}
-    assert uses == {"average": 0.5, "both-skills": 0.8}
+    (brief,) = impact["ingredients"]
+    uses = {one["model"]: (one["where"], one["sign"]["live"]) for one in brief["models"]}
+    assert uses == {"average": ("both", "+"), "both-skills": ("both", "+")}
+    assert service.ask("/api/v1/impact/adapter/absent")[0] == 404
     assert service.ask("/api/v1/plan")[1]["summary"]["none"] == 2
     told = service.ask("/metrics")[1].splitlines()
     assert 'registry_models{state="up-to-date"} 2.0' in told
     assert 'registry_jobs_total{outcome="done"} 1.0' in told
     assert 'registry_condition{type="Ready",reason="UpToDate"} 1.0' in told
     page = service.ask("/")[1]
-    assert "<td>both-skills</td><td>up-to-date</td>" in page
-    assert "<script" not in page
+    assert '<a href="/models/both-skills">both-skills</a>' in page
+    assert page.count("up-to-date</span></td>") == 2
     document = json.dumps(service.ask("/api/v1/openapi.json", token="")[1])
     assert SECRET not in document
     assert WRITE not in document
@@ -364,6 +365,14 @@ def it_refuses(service: Instance) -> None:
     assert service.ask("/api/v1/suspend", {"model": "<b>", "reason": "x"}, token=WRITE)[0] == 422
     assert service.ask("/api/v1/models/..%2f..%2fetc")[0] == 404
     assert service.ask("/api/v1/jobs/99/log")[0] == 404
+    for page in ("/", "/live", "/models/both-skills", "/static/live.js"):
+        assert service.ask(page, token="")[0] == 401
+    assert service.ask("/models/both-skills/plots/..%2f..%2fmemory.json")[0] == 404
+    assert service.ask("/models/both-skills/plots/absent.svg")[0] == 404
+    assert service.ask(f"/models/both-skills/diff?from={'0' * 40}&to={'0' * 40}")[0] == 404
+    assert service.ask("/models/both-skills/diff?from=--help&to=HEAD")[0] == 422
+    assert service.ask("/adapters/brief/9")[0] == 404
+    assert "<h1>No model absent</h1>" in service.ask("/models/absent", Accept="text/html")[1]
 
 
 def test_an_unsigned_commit_is_not_even_checked_out_and_a_sync_that_cannot_begin_stalls(

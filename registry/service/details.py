@@ -1,0 +1,269 @@
+"""What the pages show beyond the snapshot, read in the clone and told as plain data.
+
+Runs in a child of the service (see `reading`): catalogs, records and Git's history are large, and
+written by others. Knows no HTTP, writes no HTML but drawings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from registry import (
+    ancestry,
+    git,
+    graph_picture,
+    impact_report,
+    lineage_report,
+    record,
+    tracking_place,
+)
+from registry import impact as impacts
+from registry.cli.session import Session, open_session
+from registry.errors import UsageError
+from registry.impact import Open
+from registry.lineage import Known, Node, ingredients
+from registry.record import BuildRecord, Evaluation, Logged, UnreadableRecord
+from registry.service import drawn, links, past
+from registry.spec import Catalog, MergeSpec
+from registry.tracking_text import version_link
+
+_DRAWN = 60
+"""Models with an ingredient that are drawn: of more nobody sees anything, and a table has them."""
+
+Data = dict[str, Any]
+
+
+def recorded(root: Path) -> dict[str, Data]:
+    """Return by model when its record changed last, and what the gates said; for the list."""
+    changed = git.last_changes(root, "catalog/builds")
+    found: dict[str, Data] = {}
+    for model, one in record.read_all(root).items():
+        commit, at = changed.get(past.file_of(model), ("", None))
+        found[model] = {"at": at, "commit": commit, "passed": 0, "failed": [], "stopped": []}
+        if isinstance(one, BuildRecord):
+            judged = one.evaluation.verdicts if one.evaluation else ()
+            refused = one.rejected.verdicts if one.rejected else ()
+            found[model] |= {
+                "passed": sum(bool(verdict["passed"]) for verdict in judged),
+                "failed": [verdict["text"] for verdict in judged if not verdict["passed"]],
+                "stopped": [verdict["text"] for verdict in refused if not verdict["passed"]],
+            }
+    return found
+
+
+def model(root: Path, name: str) -> Data | None:
+    """Return what a model is, as built or else as declared; None for an unknown one."""
+    session = open_session(root)
+    catalog = session.loaded.catalog
+    records = session.observed().recorded
+    if name not in records and name not in session.declared:
+        return None
+    one = records.get(name)
+    known = one if isinstance(one, BuildRecord) else None
+    live, _ = _live(session, records)
+    wanted = ancestry.declared(session.declared.values(), catalog)
+    data: Data = {
+        "model": name,
+        "unread": one.message if isinstance(one, UnreadableRecord) else "",
+        "spec": _spec(catalog.merges.get(name)),
+        "history": past.history(root, name),
+        **_live_data(session, known),
+    }
+    data |= _made_of(name, live if name in live.requests else wanted, catalog)
+    if known and known.built and name in session.declared:
+        data["changes"] = _changes(session, name, records, known.built.request)
+    return data
+
+
+def lineage(root: Path, name: str) -> Data | None:
+    """Return the ingredients of a model at any depth as a tree, None for an unknown one."""
+    session = open_session(root)
+    catalog = session.loaded.catalog
+    live, _ = _live(session, session.observed().recorded)
+    wanted = ancestry.declared(session.declared.values(), catalog)
+    known = live if name in live.requests else wanted
+    if name not in known.requests:
+        return None
+    tree: Data = lineage_report.as_data(ingredients(name, known), catalog)["model"]
+    return tree
+
+
+def _live(
+    session: Session, records: Mapping[str, BuildRecord | UnreadableRecord]
+) -> tuple[Known, list[str]]:
+    unread = [name for name, one in records.items() if isinstance(one, UnreadableRecord)]
+    return ancestry.live(records, session.loaded.catalog, session.store.cache), unread
+
+
+def _spec(spec: MergeSpec | None) -> Data | None:
+    if spec is None:
+        return None
+    gates = {task: gate.as_data() for task, gate in spec.gates.items()}
+    return {
+        "description": spec.description,
+        "owner": spec.owner,
+        "labels": dict(spec.labels),
+        "suspend": spec.suspend,
+        "suite": spec.suite,
+        "gates": gates,
+    }
+
+
+def _made_of(name: str, known: Known, catalog: Catalog) -> Data:
+    request = known.requests.get(name)
+    if request is None:
+        return {"is_live": False, "request": None}
+    graph = ingredients(name, known)
+    title = f"{name} and what it is made of"
+    focus = graph.nodes[-1]
+    return {
+        "is_live": bool(focus.digest),
+        "request": request,
+        "expression": focus.expression,
+        "contains": lineage_report.as_data(graph, catalog)["contains"],
+        "drawing": graph_picture.draw(graph, title, focus=focus, link=links.of_node),
+    }
+
+
+def _changes(
+    session: Session,
+    name: str,
+    records: Mapping[str, BuildRecord | UnreadableRecord],
+    built: Mapping[str, Any],
+) -> list[Data]:
+    """Return where what is declared differs from what is live."""
+    digests = {
+        model: one.built.model_digest
+        for model, one in records.items()
+        if isinstance(one, BuildRecord) and one.built
+    }
+    declared = session.declared[name]
+    if any(merge not in digests for merge in declared.upstream):
+        return []  # what it will be made of is not known before that is built
+    return past.differences(built, declared.pin(digests))
+
+
+def _live_data(session: Session, known: BuildRecord | None) -> Data:
+    """Return what is recorded of a model beside its request."""
+    if known is None:
+        return {}
+    data: Data = {}
+    if built := known.built:
+        sizes = [file["size"] for file in built.artifact["files"].values()]
+        data["built"] = {
+            "key": built.key,
+            "model_digest": built.model_digest,
+            "artifact_digest": built.artifact["digest"],
+            "files": len(sizes),
+            "bytes": sum(sizes),
+            "device_class": built.device_class,
+            "seconds": built.seconds,
+            "peak_bytes": built.peak_bytes,
+            "versions": dict(built.versions),
+        }
+        data["plots"] = [
+            {"file": f, "title": one.title} for f, one in drawn.charts_of(session, known)
+        ]
+    if known.evaluation:
+        data["evaluation"] = _evaluation(known.evaluation)
+    if known.rejected:
+        stopped = known.rejected
+        data["rejected"] = {
+            "metrics": dict(stopped.metrics),
+            "verdicts": [dict(verdict) for verdict in stopped.verdicts],
+        }
+    if logged := known.mlflow:
+        data["mlflow"] = {
+            "run": logged.run,
+            "version": logged.version,
+            "url": _mlflow(session.root, known.model, logged),
+        }
+    return data
+
+
+def _evaluation(measured: Evaluation) -> Data:
+    return {
+        "suite": measured.request["suite"]["name"],
+        "metrics": dict(measured.metrics),
+        "base": dict(measured.base),
+        "baselines": {label: dict(one) for label, one in measured.baselines.items()},
+        "verdicts": [dict(verdict) for verdict in measured.verdicts],
+    }
+
+
+def _mlflow(root: Path, model: str, logged: Logged) -> str | None:
+    """Return the address of a version in MLflow, None where no server is known to show it."""
+    uri = tracking_place.default_uri(root)
+    pages = tracking_place.ui_command(root, uri)
+    if pages.argv or tracking_place.known_store(root, uri) != logged.store:
+        return None
+    return pages.url.partition("#")[0] + version_link(model, logged.version)
+
+
+def impact(root: Path, kind: str, name: str, version: str) -> Data | None:
+    """Return what `registry impact --format json` tells; None for an unknown ingredient."""
+    asked = _Asked(open_session(root))
+    targets = asked.find(kind, name, version)
+    found = [impacts.impact(node, asked.world) for node in targets]
+    return impact_report.as_data(found, asked.unknown) if found else None
+
+
+class _Asked:
+    """The graphs of what is live and declared, for questions about an ingredient."""
+
+    def __init__(self, session: Session) -> None:
+        self.catalog = session.loaded.catalog
+        live, unread = _live(session, session.observed().recorded)
+        declared = ancestry.declared(session.declared.values(), self.catalog)
+        self.world = impacts.look(live, declared)
+        self.unknown = [*map(Open, unread), *impacts.unknown(self.world)]
+
+    def find(self, kind: str, name: str, version: str) -> list[Node]:
+        """Return an ingredient, every version of it without one; nothing for an unknown one."""
+        given = [
+            Node(one.kind, one.name, one.version, one.digest, revoked=one.revoked)
+            for one in self.catalog.ingredients.values()
+        ]
+        reference = f"{name}@{version}" if version else name
+        try:
+            return impacts.find(kind, reference, self.world, given)
+        except UsageError:
+            return []
+
+
+def ingredient(root: Path, kind: str, name: str, version: str) -> Data | None:
+    """Return what an ingredient is and every model that contains it; None for an unknown one."""
+    asked = _Asked(open_session(root))
+    targets = asked.find(kind, name, version)
+    if not targets:
+        return None
+    catalog, unknown = asked.catalog, asked.unknown
+    found = impacts.impact(targets[0], asked.world)
+    versions = _versions(asked.find(kind, name, ""))
+    is_drawn = len(found.uses) <= _DRAWN
+    told = impact_report.as_data([found], unknown)
+    known = catalog.ingredients.get(found.node.id)
+    about: Data = {}
+    if known:
+        about = {
+            "description": known.description,
+            "license": known.license,
+            "origin": {str(key): str(value) for key, value in known.origin.items()},
+            "base": known.base,
+            "folder": known.folder,
+        }
+    return {
+        **told["ingredients"][0],
+        **about,
+        "versions": versions,
+        "unknown": list(impact_report.unknown_text(unknown)),
+        "drawing": impact_report.drawing([found], links.of_node) if is_drawn else "",
+    }
+
+
+def _versions(nodes: Iterable[Node]) -> list[Data]:
+    return [
+        {"version": one.version, "revoked": one.revoked} for one in nodes if one.version is not None
+    ]
