@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+from registry.service import links
 
-Name = Annotated[str, Field(pattern=NAME, description="A model's name.")]
+Name = Annotated[str, Field(pattern=links.NAME, description="A model's name.")]
 IngredientKind = Literal["base", "adapter", "checkpoint", "merge"]
 Time = Annotated[float, Field(description="Seconds since 1970.")]
 Commit = Annotated[str, Field(description="A Git commit.")]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from registry.service import access, answers, metrics
+from registry.service import access, answers, links, metrics
 from registry.service.guard import (
     Now,
     Refused,
@@ -28,7 +28,7 @@ from registry.service.snapshot import Snapshot
 open_to_all = APIRouter(tags=["open to all"])
 reading = APIRouter(tags=["reading"], dependencies=[Depends(may_read)], responses=told(401))
 
-_Model = Annotated[str, Path(pattern=answers.NAME, description="A model's name.")]
+_Model = Annotated[str, Path(pattern=links.NAME, description="A model's name.")]
 _Number = Annotated[int, Path(ge=1, le=2**53 - 1, description="A job's number.")]
 
 
@@ -159,7 +159,7 @@ def lineage(model: _Model, service: ServiceOf, now: Now) -> answers.Lineage:
 @reading.get("/api/v1/impact/{kind}/{name}", responses=told(404, 503))
 def impact(
     kind: answers.IngredientKind,
-    name: Annotated[str, Path(pattern=answers.NAME, description="The ingredient's name.")],
+    name: Annotated[str, Path(pattern=links.NAME, description="The ingredient's name.")],
     service: ServiceOf,
     now: Now,
     version: Annotated[int | None, Query(ge=1, le=2**53 - 1)] = None,

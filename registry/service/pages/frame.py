@@ -119,11 +119,6 @@ def part(name: str, content: str, *, is_status: bool = False) -> str:
     return f'<div id="{escape(name)}" data-part{role}>{content}</div>'
 
 
-def fragment(parts: Iterable[str]) -> str:
-    """Return the parts alone, for the script."""
-    return "".join(parts)
-
-
 def error(site: Site, title: str, hint: str) -> str:
     """Return a page that says what is wrong and what to do."""
     told = page.text(words.sentence(hint)) if hint else ""

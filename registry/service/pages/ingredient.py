@@ -44,14 +44,10 @@ def _about(told: Mapping[str, Any]) -> Iterator[str]:
             ("base", page.linked(base, links.of("base", base)) if base else ""),
             ("digest", frame.code(told["digest"])),
             ("lies in", frame.code(told.get("folder", ""))),
-            *((f"origin: {key}", _address(value)) for key, value in _origin(told)),
+            *((f"origin: {key}", _address(value)) for key, value in told.get("origin", {}).items()),
             ("other versions", _versions(told)),
         ]
     )
-
-
-def _origin(told: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return list(told.get("origin", {}).items())
 
 
 def _address(value: str) -> str:

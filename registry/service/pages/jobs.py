@@ -32,7 +32,7 @@ _LIVE = "/live/jobs"
 
 def fragment(now: Snapshot, progress: Progress) -> str:
     """Return what changes of the page of all jobs."""
-    return frame.fragment(_all(now, progress))
+    return "".join(_all(now, progress))
 
 
 def _all(now: Snapshot, progress: Progress) -> Iterator[str]:
@@ -77,7 +77,7 @@ def one(now: Snapshot, job: Job, log: str, progress: Progress) -> str:
 
 def one_fragment(now: Snapshot, job: Job, log: str, progress: Progress) -> str:
     """Return what changes of the page of one job."""
-    return frame.fragment(_one(now, job, log, progress))
+    return "".join(_one(now, job, log, progress))
 
 
 def _one(now: Snapshot, job: Job, log: str, progress: Progress) -> Iterator[str]:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from registry import page, report
+from registry.lineage_report import sign_word
 from registry.plan import Action, Change
 from registry.service import links
 from registry.service.memory import Attempt
@@ -49,7 +50,7 @@ def whole(now: Snapshot, change: Change, told: Mapping[str, Any], progress: Prog
 def fragment(now: Snapshot, change: Change, shown: str, progress: Progress) -> str:
     """Return what changes of the page, which was made of the commit `shown`."""
     newer = live.newer(now, shown, links.of_model(change.model))
-    return frame.fragment([*_state(now, change, progress), newer])
+    return "".join([*_state(now, change, progress), newer])
 
 
 def _state(now: Snapshot, change: Change, progress: Progress) -> Iterator[str]:
@@ -101,7 +102,7 @@ def _ingredients(told: Mapping[str, Any]) -> Iterator[str]:
         last = (parts.revoked(one), frame.code(report.short(one["digest"])))
         rows += [(first, *parts.cells(way), *last) for way in one["paths"]]
         if more := one["ways"] - len(one["paths"]):
-            told_sign = parts.sign_word(one["sign"])
+            told_sign = sign_word(one["sign"])
             rows.append((first, told_sign, "", f"{more} more ways", *last))
     yield page.table("Ingredients", head, rows)
     yield f'<p class="muted">{escape(_READING)}</p>'
@@ -198,16 +199,15 @@ def _facts(told: Mapping[str, Any]) -> Iterator[str]:
             ("build key", frame.code(built["key"])),
             ("size", f"{words.size(built['bytes'])} in {words.count(built['files'], 'file')}"),
             ("method", escape(told["request"]["recipe"]["method"])),
-            ("built in", f"{words.seconds(built['seconds'])}, peak {_peak(built)}"),
+            (
+                "built in",
+                f"{words.seconds(built['seconds'])}, peak {words.size(built['peak_bytes'])}",
+            ),
             ("built on", escape(built["device_class"])),
             ("versions", escape(versions_)),
             ("in MLflow", _mlflow(told.get("mlflow"))),
         ]
     )
-
-
-def _peak(built: Mapping[str, Any]) -> str:
-    return words.size(built["peak_bytes"])
 
 
 def _mlflow(logged: Mapping[str, Any] | None) -> str:

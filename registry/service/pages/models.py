@@ -63,7 +63,7 @@ def whole(now: Snapshot, chosen: Filter, records: Mapping[str, Any], progress: P
 def fragment(now: Snapshot, chosen: Filter, records: Mapping[str, Any], progress: Progress) -> str:
     """Return what changes of the page."""
     parts = [*_head(now, progress), _table(now, chosen, records), live.conditions(now)]
-    return frame.fragment([*parts, _commits(now)])
+    return "".join([*parts, _commits(now)])
 
 
 def _head(now: Snapshot, progress: Progress) -> Iterator[str]:

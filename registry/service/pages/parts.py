@@ -12,8 +12,6 @@ from registry.lineage_report import sign_word
 from registry.report import factor_text
 from registry.service.pages import frame
 
-__all__ = ["cells", "label", "revoked", "sign_word"]
-
 
 def label(one: Mapping[str, Any]) -> str:
     """Return how texts name a part: `adapter sql@1`."""
