@@ -38,11 +38,12 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# With the base model where it can be had; the tests that need it skip without.
+# With the base model where it can be had; the tests that need it skip without. Three at once on two
+# cores: many wait for a server, a browser or the disk.
 test: lint
 	-$(BIN)/python scripts/make_base.py
 	$(BIN)/registry validate
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(BIN)/pytest --numprocesses 3 --dist worksteal
 
 # About an hour at 1.1B on two cores, and 25 GB of disk; BENCH=--quick takes minutes,
 # BENCH=--write-docs makes the figures and plots of docs/benchmarks.md anew.

@@ -51,7 +51,7 @@ def test_every_run_has_the_pictures_of_its_terms(synced: Repository) -> None:
         }
         assert "brief@" in (run / "analysis/norms.svg").read_text()
         beside = {path.name for path in (run / "lineage").iterdir()}
-        assert beside == {"lineage.html", "recipe.json", "record.json"}
+        assert beside == {"lineage.html", "provenance.json", "recipe.json", "record.json"}
 
 
 def test_one_weight_stales_one_model_and_revert_restores_it_without_a_worker(

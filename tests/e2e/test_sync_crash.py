@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -99,6 +100,7 @@ def test_a_second_sync_waits_for_the_lock_and_gives_up_with_75(synced: Repositor
 
 
 def test_a_state_folder_that_cannot_be_is_a_problem_of_the_user(repository: Repository) -> None:
+    shutil.rmtree(repository.root / ".registry")
     (repository.root / ".registry").write_text("in the way")
 
     assert repository.run("plan").code == 0
