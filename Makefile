@@ -8,7 +8,7 @@ export DO_NOT_TRACK = true
 # Installed without bytecode, of which compiling all takes a minute: what is imported is kept then.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install base demo docs test lint bench clean
+.PHONY: install base base-if-possible demo docs test lint bench clean
 
 install: $(STAMP)
 
@@ -38,12 +38,15 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# With the base model where it can be had; the tests that need it skip without. Three at once on two
-# cores: many wait for a server, a browser or the disk.
-test: lint
-	-$(BIN)/python scripts/make_base.py
+# With the base model where it can be had; the tests that need it skip without. Checks and download
+# side by side, and three tests at once on two cores: many wait for a server, a browser or the disk.
+test: $(STAMP)
+	$(MAKE) --jobs=2 --output-sync lint base-if-possible
 	$(BIN)/registry validate
 	$(BIN)/pytest --numprocesses 3 --dist worksteal
+
+base-if-possible: $(STAMP)
+	-$(BIN)/python scripts/make_base.py
 
 # About an hour at 1.1B on two cores, and 25 GB of disk; BENCH=--quick takes minutes,
 # BENCH=--write-docs makes the figures and plots of docs/benchmarks.md anew.
