@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import keys
-from registry.lineage import Known, Request
+from registry.lineage import Known, Node, Request
 from registry.record import BuildRecord, UnreadableRecord
 from registry.request import Declaration, key_of
 from registry.spec import Catalog, IngredientId
@@ -24,6 +24,14 @@ _RECIPE = "recipe.json"
 def declared(declarations: Iterable[Declaration], catalog: Catalog) -> Known:
     """Return what the merge specs say."""
     return Known({one.model: one.request for one in declarations}, revoked=_revoked(catalog))
+
+
+def given(catalog: Catalog) -> list[Node]:
+    """Return everything of a catalog that is no merge, used or not."""
+    return [
+        Node(one.kind, one.name, one.version, one.digest, revoked=one.revoked)
+        for one in catalog.ingredients.values()
+    ]
 
 
 def live(

@@ -13,7 +13,7 @@ from registry.cli.names import MODEL
 from registry.cli.session import Session, open_session, write_output
 from registry.errors import UsageError
 from registry.impact import KINDS, Open
-from registry.lineage import Known, Node
+from registry.lineage import Known
 from registry.record import UnreadableRecord
 
 GRAPH_FORMATS = click.Choice(["text", "json", "svg", "html"])
@@ -70,7 +70,7 @@ def impact(directory: Path, kind: str, name: str, form: str, output: Path | None
     session = open_session(directory)
     live, unread = _live(session)
     world = impacts.look(live, _declared(session))
-    targets = impacts.find(kind, name, world, _given(session))
+    targets = impacts.find(kind, name, world, ancestry.given(session.loaded.catalog))
     found = [impacts.impact(node, world) for node in targets]
     unknown = [*map(Open, unread), *impacts.unknown(world)]
     if form == "json":
@@ -95,14 +95,6 @@ def _live(session: Session, models: Collection[str] | None = None) -> tuple[Know
 
 def _declared(session: Session) -> Known:
     return ancestry.declared(session.declared.values(), session.loaded.catalog)
-
-
-def _given(session: Session) -> list[Node]:
-    """Return everything of the catalog that is no merge, used or not."""
-    return [
-        Node(one.kind, one.name, one.version, one.digest, revoked=one.revoked)
-        for one in session.loaded.catalog.ingredients.values()
-    ]
 
 
 def _tell(told: str, directory: Path, output: Path | None) -> None:

@@ -222,13 +222,9 @@ class _Asked:
 
     def find(self, kind: str, name: str, version: str) -> list[Node]:
         """Return an ingredient, every version of it without one; nothing for an unknown one."""
-        given = [
-            Node(one.kind, one.name, one.version, one.digest, revoked=one.revoked)
-            for one in self.catalog.ingredients.values()
-        ]
         reference = f"{name}@{version}" if version else name
         try:
-            return impacts.find(kind, reference, self.world, given)
+            return impacts.find(kind, reference, self.world, ancestry.given(self.catalog))
         except UsageError:
             return []
 
