@@ -20,14 +20,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
-    _take_signals()
     # What a command reads it needs until its end: looking for garbage in it every 700 objects takes
     # a fifth of the time of a plan of 100,000 models.
     gc.set_threshold(200_000)
-    code = run(sys.argv[1:])
-    # All is done and told. While Python takes itself apart, for half a second with MLflow in it,
-    # signals do what the system has them do, and would make another code of this one.
-    _ignore_signals()
+    _take_signals()
+    # A signal may rise anywhere in here: while modules are imported, while an error is told.
+    try:
+        code = run(sys.argv[1:])
+        # All is done and told. While Python takes itself apart, for half a second with MLflow in
+        # it, signals do what the system has them do, and would make another code of this one.
+        _ignore_signals()
+    except Interrupted as error:
+        click.echo("registry: interrupted", err=True)
+        code = 128 + error.signal_number
     sys.exit(code)
 
 
@@ -44,9 +49,6 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return 64
-    except Interrupted as error:
-        click.echo(f"registry: {error.message}", err=True)
-        return 128 + error.signal_number
     except RegistryError as error:
         _tell(error)
         return error.exit_code

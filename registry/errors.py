@@ -5,8 +5,9 @@
     ├── InvalidCatalog         1   carries all problems of all files
     ├── BuildFailed            1   a worker refused a request or died
     ├── VerificationFailed     1   bytes are not what their digest says
-    ├── NotNow                75   lock, disk or network: the same command may work later
-    └── Interrupted      128 + n   a signal ended the command in order
+    └── NotNow                75   lock, disk or network: the same command may work later
+
+    Interrupted          128 + n   a signal ends the command in order
 
 Anything else that is raised is our bug: exit 70 and a traceback in a log file. Knows nothing else.
 """
@@ -57,8 +58,11 @@ class NotNow(RegistryError):
     exit_code = 75
 
 
-class Interrupted(RegistryError):
-    """A signal ended the command in order."""
+class Interrupted(BaseException):
+    """A signal ends the command in order. No Exception: it may rise from within any line.
+
+    Whoever makes the best of a failure, we or a library, would otherwise take it for one.
+    """
 
     def __init__(self, signal_number: int) -> None:
         """Keep the signal, whose number makes the exit code."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from registry import build, evaluation, keys, logbook, observation, plan, publish, record
-from registry.errors import Interrupted, RegistryError
+from registry.errors import RegistryError
 from registry.logbook import Attempt
 from registry.plan import Action, Change, Observed, Options
 from registry.publish import Outcome, Result
@@ -142,8 +142,6 @@ def _told(change: Change, act: Callable[[], Made]) -> Made | Result:
     """Return what `act` does; a failure of it is a result too."""
     try:
         return act()
-    except Interrupted:
-        raise
     except RegistryError as error:
         return Result(
             change.model,

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -39,6 +40,43 @@ def test_a_signal_stops_in_order(synced: Repository, number: int, code: int) -> 
     assert process.returncode == code
     assert digests(synced) == before
     assert synced.run("sync").code == 0
+
+
+INTERRUPTED_BY_AN_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == imported:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+imported = sys.argv.pop(1)
+sys.meta_path.insert(0, Finder())
+from registry.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "imported"),
+    [
+        ("status", "registry.cli"),
+        # While the tracking session makes one sentence of whatever an MLflow call raises.
+        ("doctor", "mlflow.store.tracking.sqlalchemy_store"),
+    ],
+)
+def test_a_signal_stops_in_order_from_any_line(
+    repository: Repository, command: str, imported: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_BY_AN_IMPORT, imported, command],
+        cwd=repository.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (143, "registry: interrupted\n")
 
 
 def test_killed_at_random_moments_the_next_sync_converges(
