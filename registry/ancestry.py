@@ -52,7 +52,8 @@ def live(
     }
     requests = {name: one.request for name, one in built.items()}
     digests = {name: one.model_digest for name, one in built.items()}
-    known = Known(requests, digests, {}, _revoked(catalog))
+    unread = tuple(name for name, one in recorded.items() if isinstance(one, UnreadableRecord))
+    known = Known(requests, digests, {}, _revoked(catalog), unread)
     asked: set[str] = set()
     # An earlier build may have been made of earlier builds in turn.
     while missing := _missing(known, requests if models is None else models) - asked:

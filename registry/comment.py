@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from registry import estimate, page, report
+from registry.amounts import size
 from registry.comparison import Affected
 from registry.estimate import Estimate
 from registry.plan import Action, Change, Plan
@@ -195,20 +196,13 @@ def _takes(one: Estimate) -> str:
 
 
 def _bytes(count: float | None) -> str:
-    """Return a size in powers of 1000, as sizes are written in specs."""
-    if count is None:
-        return "–"
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+    return "–" if count is None else size(count)
 
 
 def _seconds(seconds: float | None) -> str:
     if seconds is None:
         return "–"
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.2g} {unit}"
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}"
     return f"{seconds:.2g} s"

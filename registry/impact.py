@@ -71,11 +71,12 @@ class World:
 
     live: Graph
     declared: Graph
+    unread: tuple[str, ...] = ()
 
 
 def look(live: Known, declared: Known) -> World:
     """Return the graphs of all that is live and of all that is declared."""
-    return World(everything(live), everything(declared))
+    return World(everything(live), everything(declared), live.unread)
 
 
 def find(kind: str, reference: str, world: World, others: Iterable[Node] = ()) -> list[Node]:
@@ -112,7 +113,7 @@ def impact(node: Node, world: World) -> Impact:
 
 def unknown(world: World) -> list[Open]:
     """Return the live models of which it cannot be told what all they contain."""
-    found = []
+    found = [Open(model) for model in world.unread]
     for node in world.live.nodes:
         if node.is_open:
             above = world.live.above(node)

@@ -22,13 +22,15 @@ class Known:
     """Build requests by model, and the model digests of what is built; none if only declared.
 
     `older` are requests of earlier builds by model digest: a model keeps what it was built of while
-    that is built anew. `revoked` are reasons by ingredient.
+    that is built anew. `revoked` are reasons by ingredient; the records of `unread` models are
+    unreadable.
     """
 
     requests: Mapping[str, Request]
     digests: Mapping[str, str] = field(default_factory=dict)
     older: Mapping[str, Request] = field(default_factory=dict)
     revoked: Mapping[IngredientId, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     def request_of(self, name: str, digest: str) -> Request | None:
         """Return what a merge is made of, None if that is not known; no digest: as declared."""

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from registry import page
+from registry.amounts import size
 from registry.charts import Bars, Chart
 from registry.report import table
 from registry.serving_request import MERGED, SWITCHED
@@ -194,14 +195,6 @@ def charts(model: str, request: Mapping[str, Any], found: Mapping[str, Any]) -> 
             unit="milliseconds, median",
         ),
     }
-
-
-def size(count: int) -> str:
-    """Return bytes as people read them, in powers of 1000."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count} B"
 
 
 def _count(count: int, noun: str, plural: str = "") -> str:

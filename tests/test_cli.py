@@ -97,7 +97,7 @@ def test_plan_against_a_revision_names_what_a_pull_request_changes(repository: R
         for one in weights
         for path in (repository.root / "catalog" / one / "weights").iterdir()
     )
-    assert moved.partition(" →")[0] == f"{read / 1000:.3g} kB"
+    assert moved.partition(" →")[0] == f"{read / 1000:.3g} KB"
     assert takes == "–, –"  # nothing was ever built here
     assert "| average | kept | undeclared" in ran.out
     diff = repository.run("diff", "both-skills", "HEAD")

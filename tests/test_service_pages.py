@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from registry import terminal, tracking_place
+from registry.amounts import size
 from registry.plan import Action, Change, Plan, Reason
 from registry.record import Logged
 from registry.service import details, links
@@ -483,8 +484,8 @@ def test_numbers_sizes_and_times_are_short() -> None:
     assert [words.number(one) for one in (0.12345, 318, 100000.0, None)] == [
         "0.1235", "318", "100,000", "–"
     ]  # fmt: skip
-    assert [words.size(one) for one in (12, 1500, 2.5e6, 1.23e9, 2e12)] == [
-        "12 B", "1.5 KB", "2.5 MB", "1.23 GB", "2000 GB"
+    assert [size(one) for one in (12, 1500, 2.5e6, 1.23e9, 2e12)] == [
+        "12 B", "1.5 KB", "2.5 MB", "1.23 GB", "2 TB"
     ]  # fmt: skip
     assert [words.seconds(one) for one in (0.04, 12.3, 3599.9, 7500)] == [
         "0.04 s", "12 s", "1 h 0 min", "2 h 5 min"

@@ -12,9 +12,8 @@ from registry.cli import names
 from registry.cli.names import MODEL
 from registry.cli.session import Session, open_session, write_output
 from registry.errors import UsageError
-from registry.impact import KINDS, Open
+from registry.impact import KINDS
 from registry.lineage import Known
-from registry.record import UnreadableRecord
 
 GRAPH_FORMATS = click.Choice(["text", "json", "svg", "html"])
 _OUTPUT = click.Path(path_type=Path, dir_okay=False)
@@ -32,8 +31,8 @@ def lineage(directory: Path, model: str, form: str, output: Path | None) -> int:
 
     session = open_session(directory)
     session.require([model], also=session.recorded)
-    live, unread = _live(session, {model})
-    if model in unread:
+    live = _live(session, {model})
+    if model in live.unread:
         click.echo(f"{model}: its record cannot be read; this is what is declared", err=True)
     known = live if model in live.requests else _declared(session)
     if model not in known.requests:
@@ -68,11 +67,10 @@ def impact(directory: Path, kind: str, name: str, form: str, output: Path | None
     from registry import impact_report
 
     session = open_session(directory)
-    live, unread = _live(session)
-    world = impacts.look(live, _declared(session))
+    world = impacts.look(_live(session), _declared(session))
     targets = impacts.find(kind, name, world, ancestry.given(session.loaded.catalog))
     found = [impacts.impact(node, world) for node in targets]
-    unknown = [*map(Open, unread), *impacts.unknown(world)]
+    unknown = impacts.unknown(world)
     if form == "json":
         told = report.as_json(impact_report.as_data(found, unknown))
     elif form == "svg":
@@ -85,12 +83,9 @@ def impact(directory: Path, kind: str, name: str, form: str, output: Path | None
     return 0
 
 
-def _live(session: Session, models: Collection[str] | None = None) -> tuple[Known, list[str]]:
-    """Return what is known of what is live, and the models whose record cannot be read."""
+def _live(session: Session, models: Collection[str] | None = None) -> Known:
     recorded = session.observed().recorded
-    unread = [name for name, one in recorded.items() if isinstance(one, UnreadableRecord)]
-    known = ancestry.live(recorded, session.loaded.catalog, session.store.cache, models)
-    return known, unread
+    return ancestry.live(recorded, session.loaded.catalog, session.store.cache, models)
 
 
 def _declared(session: Session) -> Known:

@@ -22,7 +22,6 @@ from registry import (
 from registry import impact as impacts
 from registry.cli.session import Session, open_session
 from registry.errors import UsageError
-from registry.impact import Open
 from registry.lineage import Known, Node, ingredients
 from registry.record import BuildRecord, Evaluation, Logged, UnreadableRecord
 from registry.service import drawn, links, past
@@ -62,7 +61,7 @@ def model(root: Path, name: str) -> Data | None:
         return None
     one = records.get(name)
     known = one if isinstance(one, BuildRecord) else None
-    live, _ = _live(session, records)
+    live = ancestry.live(records, catalog, session.store.cache)
     wanted = ancestry.declared(session.declared.values(), catalog)
     data: Data = {
         "model": name,
@@ -81,20 +80,13 @@ def lineage(root: Path, name: str) -> Data | None:
     """Return the ingredients of a model at any depth as a tree, None for an unknown one."""
     session = open_session(root)
     catalog = session.loaded.catalog
-    live, _ = _live(session, session.observed().recorded)
+    live = ancestry.live(session.observed().recorded, catalog, session.store.cache)
     wanted = ancestry.declared(session.declared.values(), catalog)
     known = live if name in live.requests else wanted
     if name not in known.requests:
         return None
     tree: Data = lineage_report.as_data(ingredients(name, known), catalog)["model"]
     return tree
-
-
-def _live(
-    session: Session, records: Mapping[str, BuildRecord | UnreadableRecord]
-) -> tuple[Known, list[str]]:
-    unread = [name for name, one in records.items() if isinstance(one, UnreadableRecord)]
-    return ancestry.live(records, session.loaded.catalog, session.store.cache), unread
 
 
 def _spec(spec: MergeSpec | None) -> Data | None:
@@ -215,10 +207,11 @@ class _Asked:
 
     def __init__(self, session: Session) -> None:
         self.catalog = session.loaded.catalog
-        live, unread = _live(session, session.observed().recorded)
+        recorded = session.observed().recorded
+        live = ancestry.live(recorded, self.catalog, session.store.cache)
         declared = ancestry.declared(session.declared.values(), self.catalog)
         self.world = impacts.look(live, declared)
-        self.unknown = [*map(Open, unread), *impacts.unknown(self.world)]
+        self.unknown = impacts.unknown(self.world)
 
     def find(self, kind: str, name: str, version: str) -> list[Node]:
         """Return an ingredient, every version of it without one; nothing for an unknown one."""

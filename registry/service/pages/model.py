@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from registry import page, report
+from registry.amounts import size
 from registry.lineage_report import sign_word
 from registry.plan import Action, Change
 from registry.service import links
@@ -197,11 +198,11 @@ def _facts(told: Mapping[str, Any]) -> Iterator[str]:
             ("model digest", frame.code(built["model_digest"])),
             ("artifact digest", frame.code(built["artifact_digest"])),
             ("build key", frame.code(built["key"])),
-            ("size", f"{words.size(built['bytes'])} in {words.count(built['files'], 'file')}"),
+            ("size", f"{size(built['bytes'])} in {words.count(built['files'], 'file')}"),
             ("method", escape(told["request"]["recipe"]["method"])),
             (
                 "built in",
-                f"{words.seconds(built['seconds'])}, peak {words.size(built['peak_bytes'])}",
+                f"{words.seconds(built['seconds'])}, peak {size(built['peak_bytes'])}",
             ),
             ("built on", escape(built["device_class"])),
             ("versions", escape(versions_)),

@@ -115,15 +115,6 @@ def metrics(found: Mapping[str, Any]) -> str:
     return ", ".join(f"{task} {number(value)}" for task, value in found.items()) or "–"
 
 
-def size(amount: float) -> str:
-    """Return bytes as people read them: `1.2 GB`; KB, MB and GB are powers of 1000."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if amount < 1000 or unit == "GB":
-            return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:.0f} {unit}"
-        amount /= 1000
-    raise AssertionError
-
-
 def seconds(amount: float) -> str:
     """Return a duration: `4.2 s`, `3 min 20 s`, `2 h 5 min`."""
     if amount < 60:
