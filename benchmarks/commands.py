@@ -1,7 +1,8 @@
 """What commands cost on catalogs of 100 to 100,000 models, and `dvc status` on as many stages.
 
 In the catalogs everything is built, so `registry sync` finds nothing to do; `plan` follows an edit
-of one file; `validate` is cold when nothing is remembered.
+of one file; `plan --against` reviews such an edit in a clone where, as in CI, nothing is
+remembered; `validate` is cold when nothing is.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def measure_all(session: Session) -> None:
 
 
 def _measure_registry(session: Session, count: int) -> None:
-    keys = (f"validate/{count}", f"sync/{count}", f"plan/{count}")
+    keys = (f"validate/{count}", f"sync/{count}", f"plan/{count}", f"review/{count}")
     # Two minutes each at the largest.
-    wanted = (1 if count == _LARGEST else session.runs, session.runs, session.runs)
+    wanted = (1 if count == _LARGEST else session.runs, *3 * (session.runs,))
     if all(len(session.results.of(key)) >= runs for key, runs in zip(keys, wanted, strict=True)):
         return
     require_space(session.folder, count * _BYTES_PER_MODEL)
@@ -53,6 +54,11 @@ def _measure_registry(session: Session, count: int) -> None:
     session.measure(keys[1], lambda: _in(folder, "sync"))
     files = iter(sorted((folder / "catalog" / "merges").glob("*.yaml")))
     session.measure(keys[2], lambda: _plan_after_edit(folder, next(files)))
+    clone = session.scratch(f"review-{count}")
+    _run(["git", "clone", "--quiet", folder, clone], ROOT)
+    reviewed = iter(sorted((clone / "catalog" / "merges").glob("*.yaml")))
+    session.measure(keys[3], lambda: _review_of_edit(clone, next(reviewed)))
+    shutil.rmtree(clone)
     shutil.rmtree(folder)
 
 
@@ -69,11 +75,31 @@ def _validate_cold(folder: Path) -> Sample:
 
 def _plan_after_edit(folder: Path, file: Path) -> Sample:
     """Change the first weight of a merge, then plan; the plan must say that it is stale."""
+    _edit(file)
+    return _naming(file, folder, "plan")
+
+
+def _review_of_edit(clone: Path, file: Path) -> Sample:
+    """Commit such an edit, forget everything, and plan the commit as the comment on it would."""
+    _edit(file)
+    who = ("-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost")
+    _run(["git", *who, "commit", "--quiet", "--all", "--message=An edit"], clone)
+    shutil.rmtree(clone / ".registry", ignore_errors=True)
+    return _naming(file, clone, "plan", "--against", "HEAD~1", "--format", "markdown")
+
+
+def _edit(file: Path) -> None:
     text = file.read_text("utf-8")
     changed = re.sub(r"(weight: )([0-9.]+|\{[^}]*\})\}", r"\g<1>0.123}", text, count=1)
+    if changed == text:
+        msg = f"{file}: expected a weight to change"
+        raise RuntimeError(msg)
     file.write_text(changed, "utf-8")
-    sample, told = measure.run([_REGISTRY, "plan"], cwd=folder)
-    if changed == text or file.stem not in told:
+
+
+def _naming(file: Path, folder: Path, *arguments: str) -> Sample:
+    sample, told = measure.run([_REGISTRY, *arguments], cwd=folder)
+    if file.stem not in told.replace("\\", ""):  # as Markdown escapes it
         msg = f"{file}: expected a plan that names the edited merge, found\n{told[-500:]}"
         raise RuntimeError(msg)
     return sample

@@ -81,6 +81,7 @@ def test_what_was_not_measured_has_no_row_and_what_was_has_its_goals(tmp_path: P
     known.add("sync/1000", sample(0.3))
     known.add("dvc/1000", sample(9.3))
     known.add("plan/10000", sample(1.01))
+    known.add("review/10000", sample(1.3))
     known.add("validate/10000", sample(12.0, 11.9))
     checks = {row.title: row.checks for row in goals.rows(known)}
 
@@ -89,6 +90,7 @@ def test_what_was_not_measured_has_no_row_and_what_was_has_its_goals(tmp_path: P
         True,
     ]
     assert not checks["plan after one edit, 10,000 models"][0].is_met
+    assert checks["plan --against of one edit in a fresh clone, 10,000 models"][0].is_met
     assert checks["cold validate, 10,000 models"][0].found == "1.19 ms wall per spec"
 
 
