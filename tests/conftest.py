@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import NoReturn
 
 import pytest
 
@@ -52,7 +55,25 @@ class Repository:
     root: Path
 
     def run(self, *arguments: str, **environment: str) -> Ran:
-        """Run `registry` as a real process in the repository."""
+        """Run `registry` as a real process in the repository, forked from one that imported most.
+
+        What an import could show is run by `REGISTRY`, as people start it.
+        """
+        with NamedTemporaryFile() as out, NamedTemporaryFile() as err:
+            process = _FORKED.Process(
+                target=_command,
+                args=(arguments, self.root, {**os.environ, **environment}, out.name, err.name),
+            )
+            process.start()
+            process.join(300)
+            if process.exitcode is None:
+                process.kill()
+                msg = f"registry {arguments}: still runs after 300 s"
+                raise TimeoutError(msg)
+            return Ran(process.exitcode, out.read().decode(), err.read().decode())
+
+    def run_anew(self, *arguments: str, **environment: str) -> Ran:
+        """Run `registry` as a process of its own from the start."""
         done = subprocess.run(
             [*REGISTRY, *arguments],
             cwd=self.root,
@@ -84,6 +105,24 @@ class Repository:
 
 
 REGISTRY = (sys.executable, "-m", "registry")
+
+_FORKED = multiprocessing.get_context("forkserver")
+_FORKED.set_forkserver_preload(["tests.preloaded"])
+
+
+def _command(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], out: str, err: str
+) -> NoReturn:
+    from registry.__main__ import main
+
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for path, number in ((out, 1), (err, 2)):
+        with Path(path).open("wb") as file:
+            os.dup2(file.fileno(), number)
+    sys.argv[1:] = arguments
+    main()
 
 
 @pytest.fixture(scope="session")

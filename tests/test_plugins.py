@@ -70,7 +70,7 @@ class Halving:
 
     def run(self, *arguments: str) -> Any:
         root = Path(__file__).parents[1]
-        return self.repository.run(*arguments, PYTHONPATH=f"{self.site}:{root}")
+        return self.repository.run_anew(*arguments, PYTHONPATH=f"{self.site}:{root}")
 
     @property
     def is_imported(self) -> bool:
