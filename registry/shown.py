@@ -18,10 +18,12 @@ def model(
     known: BuildRecord | None,
     name: str,
     report: Mapping[str, Any] | None = None,
+    provenance: str | None = None,
 ) -> dict[str, Any]:
     """Return what is inside a model: as built, or as declared if it was never built.
 
-    `report` is its build report, where the store has one.
+    `report` is its build report and `provenance` the digest of its provenance, where the store has
+    them.
     """
     built = known.built if known else None
     request = built.request if built else declared.request if declared else None
@@ -45,6 +47,7 @@ def model(
             "key": built.key,
             "model_digest": built.model_digest,
             "artifact_digest": built.artifact["digest"],
+            "provenance_digest": provenance,
             "device_class": built.device_class,
             "versions": dict(built.versions),
             "seconds": built.seconds,
@@ -80,7 +83,7 @@ def _lines(data: Mapping[str, Any]) -> Iterator[str]:
     if data.get("parameters"):
         pairs = (f"{name} {value_text(value)}" for name, value in data["parameters"].items())
         rows.append(("parameters", ", ".join(pairs)))
-    names = ("key", "model_digest", "artifact_digest", "device_class")
+    names = ("key", "model_digest", "artifact_digest", "provenance_digest", "device_class")
     rows += [(name.replace("_", " "), data[name]) for name in names if data.get(name)]
     if data["is_built"]:
         rows.append(

@@ -1,10 +1,10 @@
-"""Put what `registry compare` and `registry tune` measured into docs/choosing.md.
+"""Put what `registry tune` and `registry quality` told into docs/choosing.md.
 
-    registry tune sql-json && registry compare sql-json && …      (the page names them all)
+    registry tune sql-json && registry tune four-skills && …      (the page names them all)
     python scripts/choosing.py
 
-A block between `<!-- from FOLDER -->` and `<!-- end -->` becomes the tables of the report in
-`.registry/FOLDER`; a picture `choosing-NAME.svg` is copied from where `<!-- picture PATH -->` says.
+A block between `<!-- from PATH -->` and `<!-- end -->` becomes the tables of the report
+`.registry/PATH`; a picture `choosing-NAME.svg` is copied from where `<!-- picture PATH -->` says.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def main() -> None:
         shutil.copyfile(STATE / source, PAGE.parent / name)
 
 
-def tables(folder: str) -> str:
-    """Return the tables of a report, and the list below them if there is one."""
-    blocks = (STATE / folder / "report.md").read_text("utf-8").split("\n\n")
-    kept = [block.strip() for block in blocks if block.startswith(("| ", "- "))]
+def tables(path: str) -> str:
+    """Return the tables of a report."""
+    blocks = (STATE / path).read_text("utf-8").split("\n\n")
+    kept = [block.strip() for block in blocks if block.startswith("| ")]
     return "\n\n".join(kept) + "\n"
 
 

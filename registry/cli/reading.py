@@ -115,8 +115,13 @@ def show(directory: Path, model: str, form: str) -> int:
 
     session = open_session(directory)
     known = _known(session, model)
-    told = keys.read_report(session.store.cache, known.built.key) if known and known.built else None
-    data = shown.model(session.loaded.catalog, session.declared.get(model), known, model, told)
+    told = provenance = None
+    if known and known.built:
+        told = keys.read_report(session.store.cache, known.built.key)
+        provenance = keys.provenance_digest(session.store.cache, known.built.key)
+    data = shown.model(
+        session.loaded.catalog, session.declared.get(model), known, model, told, provenance
+    )
     click.echo(report.as_json(data) if form == "json" else shown.text(data))
     return 0
 

@@ -34,6 +34,7 @@ def test_a_sync_enters_who_did_what_at_which_commit(synced: Repository, tmp_path
     statement = (tmp_path / "out/provenance.json").read_bytes()
     (built,) = (one for one in entries if one.model == "average")
     assert built.provenance == "sha256:" + hashlib.sha256(statement).hexdigest()
+    assert built.provenance in synced.run("show", "average").out
     for subject in json.loads(statement)["subject"]:
         content = (tmp_path / "out" / subject["name"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == subject["digest"]["sha256"]
