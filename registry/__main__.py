@@ -23,9 +23,9 @@ def main() -> NoReturn:
     # What a command reads it needs until its end: looking for garbage in it every 700 objects takes
     # a fifth of the time of a plan of 100,000 models.
     gc.set_threshold(200_000)
-    _take_signals()
     # A signal may rise anywhere in here: while modules are imported, while an error is told.
     try:
+        _take_signals()
         code = run(sys.argv[1:])
         # All is done and told. While Python takes itself apart, for half a second with MLflow in
         # it, signals do what the system has them do, and would make another code of this one.
