@@ -206,7 +206,7 @@ def it_answers_as_its_openapi_document_says(service: Instance) -> None:
     tool = str(Path(sys.executable).parent / "schemathesis")
     address = f"{service.url}/api/v1/openapi.json"
     token = f"Authorization: Bearer {READ}"
-    options = ["--phases", "coverage,fuzzing", "--max-examples", "1", "--seed", "1", "--no-color"]
+    options = ["--max-examples", "3", "--seed", "1", "--no-color"]
     paths = service.ask("/api/v1/openapi.json", token="")[1]["paths"]
 
     done = subprocess.run(
