@@ -12,6 +12,17 @@ import pytest
 CHROMIUM = Path("/usr/bin/chromium")
 DRIVER = Path("/usr/bin/chromedriver")
 
+# Each finds and acts in one step: pages that refresh themselves replace elements between two.
+CLICK = """
+const link = [...document.querySelectorAll("a")].find(
+  (one) => one.textContent.trim().replace(/\\s+/g, " ") === arguments[0]);
+if (!link) return null;
+const target = link.target || "_self";
+link.click();
+return target;
+"""
+TEXTS = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText)"
+
 
 class Browser:
     """What a person does: look, click, look at the tab that opened."""
@@ -36,14 +47,35 @@ class Browser:
     def clicks(self, text: str) -> None:
         self.sees(text)
         tabs = len(self.driver.window_handles)
-        link = self.driver.find_element("xpath", f"//a[normalize-space()='{text}']")
-        opens_tab = link.get_attribute("target") == "_blank"
-        self.driver.execute_script("arguments[0].click()", link)
+        opens_tab = self.waits_for(CLICK, text) == "_blank"
         deadline = time.monotonic() + 20
         while opens_tab and len(self.driver.window_handles) == tabs:
             assert time.monotonic() < deadline, f"no tab was opened by {text}"
             time.sleep(0.1)
         self.driver.switch_to.window(self.driver.window_handles[-1])
+
+    def submits(self, text: str) -> None:
+        """Press the button so called, and wait for the page that it leads to."""
+        from selenium.webdriver.support import expected_conditions
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        left = self.driver.find_element("css selector", "html")
+        self.driver.find_element("xpath", f"//button[text()='{text}']").click()
+        WebDriverWait(self.driver, 60).until(expected_conditions.staleness_of(left))
+        self.waits_for("return document.readyState === 'complete'")
+
+    def texts(self, selector: str) -> list[str]:
+        """Return what each element shows, all at one moment: a live page replaces its elements."""
+        found: list[str] = self.driver.execute_script(TEXTS, selector)
+        return [" ".join(text.split()) for text in found]
+
+    def waits_for(self, script: str, *arguments: Any) -> Any:
+        """Run the script until what it returns is true, and return that."""
+        deadline = time.monotonic() + 60
+        while not (answer := self.driver.execute_script(script, *arguments)):
+            assert time.monotonic() < deadline, script
+            time.sleep(0.1)
+        return answer
 
     def enters(self, tag: str) -> None:
         """Look into a frame of the page."""

@@ -101,7 +101,7 @@ def it_leads_from_a_model_over_its_drawing_to_an_adapter_and_back(
 
     clicks_node(browser, "/adapters/brief/1")
     browser.sees("adapter brief@1", "In 2 models, of which 2 live.")
-    assert rows(browser) == [
+    assert browser.texts("tbody tr") == [
         "formal-not-brief live and declared − subtracted −0.5 directly",
         "layered live and declared + added +0.125 −0.25 formal-not-brief > −0.5 brief@1",
     ]
@@ -109,32 +109,20 @@ def it_leads_from_a_model_over_its_drawing_to_an_adapter_and_back(
 
     clicks_node(browser, "/models/formal-not-brief")
     browser.sees("tiny-llama + 1·formal@1 − 0.5·brief@1")
-    pictures = browser.driver.find_elements("css selector", ".plots img")
-    assert pictures
-    for picture in pictures:
-        browser.driver.execute_script("arguments[0].loading = 'eager'", picture)
-        waits_for(browser, "return arguments[0].naturalWidth > 100", picture)
-
-
-def rows(browser: Browser) -> list[str]:
-    found = browser.driver.find_elements("css selector", "tbody tr")
-    return [" ".join(row.text.split()) for row in found]
+    browser.waits_for("""
+        const pictures = [...document.querySelectorAll(".plots img")];
+        pictures.forEach((one) => { one.loading = "eager"; });
+        return pictures.length && pictures.every((one) => one.naturalWidth > 100);
+    """)
 
 
 def clicks_node(browser: Browser, address: str) -> None:
-    node = browser.driver.find_element("css selector", f"svg a[href='{address}']")
     browser.driver.execute_script(
-        "arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))",
-        node,
+        "document.querySelector(arguments[0]).dispatchEvent("
+        "new MouseEvent('click', {bubbles: true, cancelable: true}))",
+        f"svg a[href='{address}']",
     )
-    waits_for(browser, f"return location.pathname === '{address}'")
-
-
-def waits_for(browser: Browser, question: str, *arguments: Any) -> None:
-    end = time.monotonic() + 60
-    while not browser.driver.execute_script(question, *arguments):
-        assert time.monotonic() < end, question
-        time.sleep(0.1)
+    browser.waits_for("return location.pathname === arguments[0]", address)
 
 
 def it_shows_what_changed_between_two_versions(service: Instance, browser: Browser) -> None:
@@ -143,10 +131,10 @@ def it_shows_what_changed_between_two_versions(service: Instance, browser: Brows
     assert HOSTILE in page.split("History")[0]
     assert browser.driver.title.startswith("both-skills ·")
 
-    browser.driver.find_element("xpath", "//button[text()='Compare']").click()
+    browser.submits("Compare")
 
     page = browser.sees("both-skills: what changed")
-    assert rows(browser)[0] == "recipe.terms[adapter brief@2].weight 0.8 0.6 recipe"
+    assert browser.texts("tbody tr")[0] == "recipe.terms[adapter brief@2].weight 0.8 0.6 recipe"
     assert page.index("0.8·brief@2") < page.index("0.6·brief@2")
     browser.shoot("service-4-difference")
 
@@ -156,10 +144,9 @@ def it_filters_without_a_script(service: Instance, browser: Browser) -> None:
     driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     driver.get(service.url)
     driver.find_element("id", "q").send_keys("brief@1")
-    driver.find_element("xpath", "//button[text()='Show']").click()
+    browser.submits("Show")
 
-    names = driver.find_elements("css selector", "#models tbody th")
-    assert [one.text for one in names] == ["formal-not-brief"]
+    assert browser.texts("#models tbody th") == ["formal-not-brief"]
     assert driver.find_element("id", "q").get_attribute("value") == "brief@1"
     driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -196,7 +183,7 @@ def it_fits_a_phone_and_has_no_finding_of_axe(service: Instance, browser: Browse
 
     driver = browser.driver
     driver.get(f"{service.url}/models/both-skills")
-    compared = driver.find_element("css selector", "a[href*='/diff?']").get_attribute("href")
+    compared = driver.execute_script("""return document.querySelector("a[href*='/diff?']").href""")
     pages = {
         "models": "/",
         "none": "/?q=nothing+is+called+so&state=failed",
