@@ -6,16 +6,21 @@ import gc
 import os
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from registry.errors import EXIT_BUG, Interrupted, InvalidCatalog, RegistryError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN_SECONDS = 0.05
 
 
 def main() -> NoReturn:
@@ -29,7 +34,7 @@ def main() -> NoReturn:
         code = run(sys.argv[1:])
         # All is done and told. While Python takes itself apart, for half a second with MLflow in
         # it, signals do what the system has them do, and would make another code of this one.
-        _ignore_signals()
+        _accept(signal.SIG_IGN)
     except Interrupted as error:
         click.echo("registry: interrupted", err=True)
         code = 128 + error.signal_number
@@ -88,16 +93,25 @@ def _tell_bug() -> None:
 def _take_signals() -> None:
     def interrupt(number: int, _: FrameType | None) -> NoReturn:
         # A second signal must not interrupt the cleaning up after the first.
-        _ignore_signals()
+        _accept(signal.SIG_IGN)
         raise Interrupted(number)
 
-    for number in _SIGNALS:
-        signal.signal(number, interrupt)
+    def report(lost: sys.UnraisableHookArgs) -> None:
+        # Python drops what rises in a finaliser or in a callback from C: the signal comes again.
+        if isinstance(lost.exc_value, Interrupted):
+            arguments = (threading.main_thread().ident, lost.exc_value.signal_number)
+            _accept(interrupt)
+            threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, arguments).start()
+        else:
+            sys.__unraisablehook__(lost)
+
+    sys.unraisablehook = report
+    _accept(interrupt)
 
 
-def _ignore_signals() -> None:
+def _accept(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, handler)
 
 
 if __name__ == "__main__":
