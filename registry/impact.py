@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -9,6 +10,7 @@ from functools import reduce
 from registry.containment import Containment, Parts, Path, containments, facts, has_way
 from registry.errors import UsageError, did_you_mean
 from registry.lineage import Edge, Graph, Known, Node, either, everything
+from registry.spec import IngredientId
 
 KINDS = ("base", "adapter", "checkpoint", "merge")
 """What a model can contain."""
@@ -55,6 +57,15 @@ class Impact:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """An ingredient and the number of models that contain it at any depth: live, and declared."""
+
+    node: Node
+    live: int
+    declared: int
+
+
+@dataclass(frozen=True, slots=True)
 class Open:
     """A live model of which it cannot be told what it contains.
 
@@ -84,12 +95,7 @@ def find(kind: str, reference: str, world: World, others: Iterable[Node] = ()) -
 
     Raises UsageError with the nearest name for what does not exist.
     """
-    known: dict[tuple[str, int | None], Node] = {}
-    nodes = (*others, *world.declared.nodes, *world.live.nodes)
-    # An earlier build stands for a merge only where nothing else does: what is live comes last.
-    for node in sorted(nodes, key=lambda one: not one.is_older):
-        if node.kind == kind:
-            known[node.name, node.version] = node
+    known = {one.id[1:]: one for one in _all(world, others) if one.kind == kind}
     name, _, version = reference.partition("@")
     versions = sorted((one for one in known if one[0] == name), key=lambda one: one[1] or 0)
     found = [one for one in versions if not version or str(one[1]) == version]
@@ -100,6 +106,34 @@ def find(kind: str, reference: str, world: World, others: Iterable[Node] = ()) -
         raise UsageError(msg)
     msg = f"no {kind} {reference}"
     raise UsageError(msg, did_you_mean(name, {one for one, _ in known}))
+
+
+def _all(world: World, others: Iterable[Node]) -> Iterable[Node]:
+    """Return one node for each thing that has a name, `others` included."""
+    nodes = (*others, *world.declared.nodes, *world.live.nodes)
+    # An earlier build stands for a merge only where nothing else does: what is live comes last.
+    known = {node.id: node for node in sorted(nodes, key=lambda one: not one.is_older)}
+    return known.values()
+
+
+def spread(world: World, others: Iterable[Node] = ()) -> list[Spread]:
+    """Return every ingredient that is no merge, by kind, name and version; `others` too."""
+    live, declared = _holders(world.live), _holders(world.declared)
+    nodes = [node for node in _all(world, others) if node.kind != "merge"]
+    nodes.sort(key=lambda one: (KINDS.index(one.kind), one.name, one.version or 0))
+    return [Spread(node, live[node.id], declared[node.id]) for node in nodes]
+
+
+def _holders(graph: Graph) -> Counter[IngredientId]:
+    """Return by ingredient how many models contain it; builds that are not live are no models."""
+    held: dict[Node, set[IngredientId]] = {node: set() for node in graph.nodes}
+    # Parts come before wholes and edges stand with their whole, so one pass is enough.
+    for edge in graph.edges:
+        held[edge.whole] |= {edge.part.id, *held[edge.part]}
+    pairs = {
+        (one, whole.name) for whole, all_ in held.items() if not whole.is_older for one in all_
+    }
+    return Counter(one for one, _ in pairs)
 
 
 def impact(node: Node, world: World) -> Impact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,33 @@ def rows(found: Impact) -> list[tuple[str, str, str, float | None]]:
         for use in found.uses
         for way in use.ways
     ]
+
+
+def test_the_spread_of_an_ingredient_is_the_number_of_models_in_its_impact() -> None:
+    older = request(adapter("a"), adapter("b", 2.0))
+    built = live(
+        inner=INNER,
+        outer=request(merge("inner", -1.0, of=digest("i")), adapter("a")),
+        stale=request(merge("inner", 1.0, of=digest("x"))),
+    )
+    built = replace(built, older={digest("x"): older})
+    wanted = declared(inner=INNER, outer=request(merge("inner", -1.0)), new=request(adapter("c")))
+    world = impact.look(built, wanted)
+    unused = Node("checkpoint", "spare", 1)
+
+    found = impact.spread(world, [unused])
+
+    assert [(one.node.label, one.live, one.declared) for one in found] == [
+        ("base base", 3, 3),
+        ("adapter a@1", 3, 2),
+        ("adapter b@1", 1, 0),
+        ("adapter c@1", 0, 1),
+        ("checkpoint spare@1", 0, 0),
+    ]
+    for one in found:
+        uses = impact.impact(one.node, world).uses
+        assert one.live == sum(use.live is not None for use in uses)
+        assert one.declared == sum(use.declared is not None for use in uses)
 
 
 def test_what_is_live_and_what_is_declared_are_told_apart() -> None:

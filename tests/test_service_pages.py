@@ -19,8 +19,17 @@ from registry.plan import Action, Change, Plan, Reason
 from registry.record import Logged
 from registry.service import details, links
 from registry.service.memory import Attempt, Condition, Memory, Suspension
-from registry.service.pages import frame, ingredient, jobs, model, models, versions, words
-from registry.service.pages.models import Filter
+from registry.service.pages import (
+    frame,
+    ingredient,
+    ingredients,
+    jobs,
+    model,
+    models,
+    versions,
+    words,
+)
+from registry.service.pages.filtered import Filter
 from registry.service.progress import Progress
 from registry.service.snapshot import Job, Snapshot, Trouble
 from registry.service.view import View
@@ -431,6 +440,48 @@ def test_the_page_of_an_ingredient_names_every_model_with_its_sign() -> None:
     assert '<a href="/adapters/a/2">a@2 (revoked)</a>' in html
     assert html.count("https://") == 3
     is_harmless(html)
+
+
+def test_all_ingredients_are_listed_and_found_by_what_is_said_of_them() -> None:
+    def one(kind: str, name: str, live: int, **more: Any) -> dict[str, Any]:
+        words = {"description": HOSTILE, "license": HOSTILE, "digest": KEY}
+        return {
+            "kind": kind,
+            "name": name,
+            "models": {"live": live, "declared": 3},
+            **words,
+            **more,
+        }
+
+    told = {
+        "ingredients": [
+            one("base", "b", 2),
+            one("adapter", "a", 1, version=1, revoked=HOSTILE),
+            one("adapter", HOSTILE, 0, version=2, license="mit"),
+        ],
+        "notes": [HOSTILE],
+    }
+
+    html = ingredients.whole(seen(*CHANGES), Filter(), told)
+
+    rows = rows_of(html)
+    assert [cells[:3] for cells in rows] == [
+        ["base b", "2 models", "3 models"],
+        ["adapter a@1", "1 model", "3 models"],
+        [f"adapter {HOSTILE}@2", "0 models", "3 models"],
+    ]
+    assert rows[0][3] == "no"
+    assert rows[1][3].startswith("⊘ revoked: ")
+    assert '<a href="/adapters/a/1">adapter a@1</a>' in html
+    assert "3 ingredients." in Reader(html).text
+    is_harmless(html)
+    found = ingredients.whole(seen(*CHANGES), Filter("REVOKED a@1"), told)
+    assert [cells[0] for cells in rows_of(found)] == ["adapter a@1"]
+    assert "1 ingredient of 3 match." in Reader(found).text
+    found = ingredients.whole(seen(*CHANGES), Filter("mit"), told)
+    assert [cells[0] for cells in rows_of(found)] == [f"adapter {HOSTILE}@2"]
+    none = ingredients.whole(seen(*CHANGES), Filter(HOSTILE, "", 7), told)
+    is_harmless(none)
 
 
 def test_a_job_shows_its_results_and_the_end_of_its_log() -> None:

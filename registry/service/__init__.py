@@ -14,7 +14,8 @@
     answers, guard        HTTP: the shapes, and who may do what
     routes, commands, api the routes that read, those that ask, the whole
     site, pages, links    the routes for people, their HTML and its addresses (the last two pure)
-    details, past, drawn  what pages show beyond the snapshot, read by a child
+    details, contents     what pages show of models, and of ingredients, beyond the snapshot
+    past, drawn           what changed, and the plots; all four read by a child
     kept                  the answers of children about the view of the moment
     server                the process: port, threads, an end in order
 

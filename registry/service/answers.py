@@ -12,6 +12,10 @@ Name = Annotated[str, Field(pattern=links.NAME, description="A model's name.")]
 IngredientKind = Literal["base", "adapter", "checkpoint", "merge"]
 Time = Annotated[float, Field(description="Seconds since 1970.")]
 Commit = Annotated[str, Field(description="A Git commit.")]
+Unknown = Annotated[
+    list[dict[str, Any]],
+    Field(description="Live models of which it cannot be told what all they contain."),
+]
 
 
 class Error(BaseModel):
@@ -158,9 +162,35 @@ class Impact(BaseModel):
 
     commit: Commit
     ingredients: list[dict[str, Any]]
-    unknown: list[dict[str, Any]] = Field(
-        description="Live models of which it cannot be told what all they contain."
-    )
+    unknown: Unknown
+
+
+class Held(BaseModel):
+    """The number of models that contain an ingredient at any depth: live ones, and as declared."""
+
+    live: int
+    declared: int
+
+
+class Ingredient(BaseModel):
+    """A base, an adapter or a checkpoint; `version` is null for a base."""
+
+    kind: Literal["base", "adapter", "checkpoint"]
+    name: str
+    version: int | None = None
+    digest: str
+    revoked: str = Field(default="", description="Why it was revoked; empty if it was not.")
+    description: str
+    license: str
+    models: Held
+
+
+class Ingredients(BaseModel):
+    """Everything that models are made of, used or not."""
+
+    commit: Commit
+    ingredients: list[Ingredient]
+    unknown: Unknown
 
 
 class Result(BaseModel):

@@ -1,4 +1,4 @@
-"""What the pages show beyond the snapshot, read in the clone and told as plain data.
+"""What the pages show of models beyond the snapshot, read in the clone and told as plain data.
 
 Runs in a child of the service (see `reading`): catalogs, records and Git's history are large, and
 written by others. Knows no HTTP, writes no HTML but drawings.
@@ -6,30 +6,17 @@ written by others. Knows no HTTP, writes no HTML but drawings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import (
-    ancestry,
-    git,
-    graph_picture,
-    impact_report,
-    lineage_report,
-    record,
-    tracking_place,
-)
-from registry import impact as impacts
+from registry import ancestry, git, graph_picture, lineage_report, record, tracking_place
 from registry.cli.session import Session, open_session
-from registry.errors import UsageError
-from registry.lineage import Known, Node, ingredients
+from registry.lineage import Known, ingredients
 from registry.record import BuildRecord, Evaluation, Logged, UnreadableRecord
 from registry.service import drawn, links, past
 from registry.spec import Catalog, MergeSpec
 from registry.tracking_text import version_link
-
-_DRAWN = 60
-"""Models with an ingredient that are drawn: of more nobody sees anything, and a table has them."""
 
 Data = dict[str, Any]
 
@@ -192,67 +179,3 @@ def _mlflow(root: Path, model: str, logged: Logged) -> str | None:
     if pages.argv or tracking_place.known_store(root, uri) != logged.store:
         return None
     return pages.url.partition("#")[0] + version_link(model, logged.version)
-
-
-def impact(root: Path, kind: str, name: str, version: str) -> Data | None:
-    """Return what `registry impact --format json` tells; None for an unknown ingredient."""
-    asked = _Asked(open_session(root))
-    targets = asked.find(kind, name, version)
-    found = [impacts.impact(node, asked.world) for node in targets]
-    return impact_report.as_data(found, asked.unknown) if found else None
-
-
-class _Asked:
-    """The graphs of what is live and declared, for questions about an ingredient."""
-
-    def __init__(self, session: Session) -> None:
-        self.catalog = session.loaded.catalog
-        recorded = session.observed().recorded
-        live = ancestry.live(recorded, self.catalog, session.store.cache)
-        declared = ancestry.declared(session.declared.values(), self.catalog)
-        self.world = impacts.look(live, declared)
-        self.unknown = impacts.unknown(self.world)
-
-    def find(self, kind: str, name: str, version: str) -> list[Node]:
-        """Return an ingredient, every version of it without one; nothing for an unknown one."""
-        reference = f"{name}@{version}" if version else name
-        try:
-            return impacts.find(kind, reference, self.world, ancestry.given(self.catalog))
-        except UsageError:
-            return []
-
-
-def ingredient(root: Path, kind: str, name: str, version: str) -> Data | None:
-    """Return what an ingredient is and every model that contains it; None for an unknown one."""
-    asked = _Asked(open_session(root))
-    targets = asked.find(kind, name, version)
-    if not targets:
-        return None
-    catalog, unknown = asked.catalog, asked.unknown
-    found = impacts.impact(targets[0], asked.world)
-    versions = _versions(asked.find(kind, name, ""))
-    is_drawn = len(found.uses) <= _DRAWN
-    told = impact_report.as_data([found], unknown)
-    known = catalog.ingredients.get(found.node.id)
-    about: Data = {}
-    if known:
-        about = {
-            "description": known.description,
-            "license": known.license,
-            "origin": {str(key): str(value) for key, value in known.origin.items()},
-            "base": known.base,
-            "folder": known.folder,
-        }
-    return {
-        **told["ingredients"][0],
-        **about,
-        "versions": versions,
-        "unknown": list(impact_report.unknown_text(unknown)),
-        "drawing": impact_report.drawing([found], links.of_node) if is_drawn else "",
-    }
-
-
-def _versions(nodes: Iterable[Node]) -> list[Data]:
-    return [
-        {"version": one.version, "revoked": one.revoked} for one in nodes if one.version is not None
-    ]

@@ -17,7 +17,7 @@ FOLDERS = {"adapter": "adapters", "checkpoint": "checkpoints", "base": "bases", 
 
 def is_for_people(path: str) -> bool:
     """Return whether a path is one of a page, or of what belongs to a page."""
-    return path.split("/")[1] in ("", "live", "jobs", "static", *FOLDERS.values())
+    return path.split("/")[1] in ("", "live", "ingredients", "jobs", "static", *FOLDERS.values())
 
 
 def of_node(node: Node) -> str | None:

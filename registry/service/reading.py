@@ -131,11 +131,12 @@ def _page(module: str, question: str) -> Callable[..., Any]:
 _ANSWERS: Mapping[str, Callable[..., Any]] = {
     "judge": _judge,
     "view": _view,
-    "impact": _page("details", "impact"),
+    "impact": _page("contents", "impact"),
     "lineage": _page("details", "lineage"),
     "recorded": _page("details", "recorded"),
     "model": _page("details", "model"),
-    "ingredient": _page("details", "ingredient"),
+    "ingredient": _page("contents", "ingredient"),
+    "ingredients": _page("contents", "everything"),
     "difference": _page("past", "difference"),
     "plots": _page("drawn", "plots"),
 }

@@ -156,6 +156,14 @@ def lineage(model: _Model, service: ServiceOf, now: Now) -> answers.Lineage:
     return answers.Lineage(commit=commit, model=data)
 
 
+@reading.get("/api/v1/ingredients", responses=told(503))
+def ingredients(service: ServiceOf, now: Now) -> answers.Ingredients:
+    """Return every base, adapter and checkpoint, and how many models contain it."""
+    commit = view_of(now).commit
+    found = service.reconciler.answer("ingredients")
+    return answers.Ingredients.model_validate({"commit": commit, **found})
+
+
 @reading.get("/api/v1/impact/{kind}/{name}", responses=told(404, 503))
 def impact(
     kind: answers.IngredientKind,
@@ -168,7 +176,9 @@ def impact(
     commit = view_of(now).commit
     found = service.reconciler.answer("impact", kind, name, str(version or ""))
     if found is None:
-        raise Refused(404, f"no {kind} {name}", "GET /api/v1/lineage/{model} names ingredients")
+        raise Refused(
+            404, f"no {kind} {name}", "GET /api/v1/ingredients and /api/v1/models name all"
+        )
     return answers.Impact.model_validate({"commit": commit, **found})
 
 

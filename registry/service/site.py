@@ -18,8 +18,8 @@ from fastapi.responses import HTMLResponse
 from registry.plan import Change
 from registry.service import links
 from registry.service.guard import Now, Refused, Service, ServiceOf, may_read, view_of
-from registry.service.pages import frame, ingredient, jobs, model, models, versions
-from registry.service.pages.models import Filter
+from registry.service.pages import frame, ingredient, ingredients, jobs, model, models, versions
+from registry.service.pages.filtered import Filter
 from registry.service.reconciler import Reconciler
 from registry.service.snapshot import Job, Snapshot
 
@@ -139,6 +139,13 @@ def plot(
     except (KeyError, FileNotFoundError):  # another was drawn since it was looked up
         raise Refused(404, f"no plot {file} of {name}") from None
     return Response(picture, media_type="image/svg+xml")
+
+
+@router.get("/ingredients")
+def all_ingredients(reconciler: _Reconciler, now: Now, chosen: _Chosen) -> str:
+    """Return the page of everything that models are made of."""
+    view_of(now)
+    return ingredients.whole(now, chosen, reconciler.answer("ingredients"))
 
 
 def _ingredient(

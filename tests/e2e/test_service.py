@@ -334,6 +334,10 @@ def it_answers(service: Instance) -> None:
     uses = {one["model"]: (one["where"], one["sign"]["live"]) for one in brief["models"]}
     assert uses == {"average": ("both", "+"), "both-skills": ("both", "+")}
     assert service.ask("/api/v1/impact/adapter/absent")[0] == 404
+    (_, told) = service.ask("/api/v1/ingredients")
+    held = {(one["name"], one["version"]): one["models"] for one in told["ingredients"]}
+    assert held["brief", 2] == {"live": 2, "declared": 2}
+    assert held["brief", 1] == {"live": 0, "declared": 0}
     assert service.ask("/api/v1/plan")[1]["summary"]["none"] == 2
     told = service.ask("/metrics")[1].splitlines()
     assert 'registry_models{state="up-to-date"} 2.0' in told

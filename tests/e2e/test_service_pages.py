@@ -67,6 +67,7 @@ def test_people_find_every_model_ingredient_and_version_with_mouse_and_keys(
     service = served
     it_tells_of_the_running_sync_and_of_its_end_without_being_asked(service, browser)
     it_leads_from_a_model_over_its_drawing_to_an_adapter_and_back(service, browser)
+    it_lists_what_there_is_to_merge(service, browser)
     it_shows_what_changed_between_two_versions(service, browser)
     it_filters_without_a_script(service, browser)
     it_is_walked_by_keys(service, browser)
@@ -114,6 +115,21 @@ def it_leads_from_a_model_over_its_drawing_to_an_adapter_and_back(
         pictures.forEach((one) => { one.loading = "eager"; });
         return pictures.length && pictures.every((one) => one.naturalWidth > 100);
     """)
+
+
+def it_lists_what_there_is_to_merge(service: Instance, browser: Browser) -> None:
+    browser.driver.get(service.url)
+    browser.clicks("Ingredients")
+    browser.sees("base tiny-llama", HOSTILE)
+    browser.shoot("service-5-ingredients")
+    browser.driver.find_element("id", "q").send_keys("brief")
+    browser.submits("Show")
+    assert browser.texts("tbody tr") == [
+        "adapter brief@1 2 models 2 models no",
+        "adapter brief@2 4 models 4 models no",
+    ]
+    browser.clicks("adapter brief@1")
+    browser.sees("In 2 models, of which 2 live.")
 
 
 def clicks_node(browser: Browser, address: str) -> None:
@@ -192,6 +208,7 @@ def it_fits_a_phone_and_has_no_finding_of_axe(service: Instance, browser: Browse
         "difference": f"{urlsplit(compared).path}?{urlsplit(compared).query}",
         "adapter": "/adapters/formal/1",
         "base": "/bases/tiny-llama",
+        "ingredients": "/ingredients",
         "jobs": "/jobs",
         "job": "/jobs/1",
         "missing": "/models/absent",

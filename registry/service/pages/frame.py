@@ -105,7 +105,7 @@ def whole(
 
 
 def _menu(section: str) -> str:
-    entries = (("/", "Models"), ("/jobs", "Jobs"))
+    entries = (("/", "Models"), ("/ingredients", "Ingredients"), ("/jobs", "Jobs"))
     current = {section: ' aria-current="page"'}
     return "".join(
         f'<li><a href="{address}"{current.get(address, "")}>{name}</a></li>'

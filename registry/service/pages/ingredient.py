@@ -26,7 +26,7 @@ _WHERE = {
 
 
 def whole(now: Snapshot, told: Mapping[str, Any]) -> str:
-    """Return the page; `told` is the answer of `details.ingredient`."""
+    """Return the page; `told` is the answer of `contents.ingredient`."""
     title = parts.label(told)
     sections = (*_about(told), *_models(told))
     return frame.whole(Site(now.repository, now.branch), title, sections)

@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from html import escape
 from typing import Any
-from urllib.parse import urlencode
 
 from registry import page
 from registry.plan import Action, Change
 from registry.service import links
 from registry.service.choice import Standing
-from registry.service.pages import frame, live, words
+from registry.service.pages import filtered, frame, live, words
+from registry.service.pages.filtered import Filter
 from registry.service.pages.frame import Site
 from registry.service.progress import Progress
 from registry.service.snapshot import Snapshot
 
-ROWS = 200
-"""Models on one page of the table."""
-
 _REASONS = 3  # of a model, in the table; its own page has all
 _HEAD = ("model", "state", "why", "expression", "measured", "gates", "changed")
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which models are shown: with a text in name, reasons or expression, in a state, which part.
-
-    `number` is that of the part of the table, from 1.
-    """
-
-    text: str = ""
-    state: str = ""
-    number: int = 1
-
-    @property
-    def query(self) -> str:
-        """The filter as the query of an address, without the part."""
-        return urlencode([(k, v) for k, v in (("q", self.text), ("state", self.state)) if v])
 
 
 def whole(now: Snapshot, chosen: Filter, records: Mapping[str, Any], progress: Progress) -> str:
@@ -49,7 +28,7 @@ def whole(now: Snapshot, chosen: Filter, records: Mapping[str, Any], progress: P
         "Models",
         [
             *_head(now, progress),
-            _form(chosen),
+            filtered.form(chosen, "/", "Models", "Name, reason or ingredient", _states(chosen)),
             _table(now, chosen, records),
             page.heading("How the service stands"),
             live.conditions(now),
@@ -86,41 +65,28 @@ def _commits(now: Snapshot) -> str:
     return frame.part("commits", frame.facts(rows))
 
 
-def _form(chosen: Filter) -> str:
+def _states(chosen: Filter) -> str:
     options = "".join(
         f'<option value="{name}"{" selected" if name == chosen.state else ""}>{label}</option>'
         for name, label in [("", "all states"), *((one, one) for one in words.URGENCY)]
     )
-    return (
-        '<form action="/" method="get" role="search" aria-label="Models">'
-        '<div class="field"><label for="q">Name, reason or ingredient</label>'
-        f'<input id="q" name="q" type="search" maxlength="200" value="{escape(chosen.text)}"></div>'
-        f'<div><label for="state">State</label><select id="state" name="state">{options}</select>'
-        '</div><button type="submit">Show</button>'
-        f"{_all_of_them(chosen)}</form>"
-    )
-
-
-def _all_of_them(chosen: Filter) -> str:
-    return '<a href="/">Show all</a>' if chosen.query else ""
+    select = f'<select id="state" name="state">{options}</select>'
+    return f'<div><label for="state">State</label>{select}</div>'
 
 
 def _table(now: Snapshot, chosen: Filter, records: Mapping[str, Any]) -> str:
     if now.view is None:
         return frame.part("models", page.text("Nothing was read of the branch yet."))
-    found = [change for change in now.view.plan.changes if _matches(now, change, chosen)]
+    changes = now.view.plan.changes
+    found = [change for change in changes if _matches(now, change, chosen)]
     order = {name: place for place, name in enumerate(words.URGENCY)}
     found.sort(key=lambda one: (order[now.survey.standings[one.model].value], one.model))
-    first = (chosen.number - 1) * ROWS
-    shown = found[first : first + ROWS]
-    rows = [_row(now, change, records.get(change.model, {})) for change in shown]
-    told = words.count(len(found), "model")
-    if chosen.query:
-        told = f"{told} of {len(now.view.plan.changes)} match"
-    if len(found) > ROWS:
-        told += f"; {first + 1} to {first + len(shown)} are shown" if shown else ""
-    table = page.table("Models", _HEAD, rows) if rows else ""
-    return frame.part("models", f"{page.text(f'{told}.')}{table}{_others(chosen, len(found))}")
+
+    def row(one: Change) -> tuple[str, ...]:
+        return _row(now, one, records.get(one.model, {}))
+
+    table = filtered.table(chosen, "/", "model", _HEAD, found, row, len(changes))
+    return frame.part("models", table)
 
 
 def _matches(now: Snapshot, change: Change, chosen: Filter) -> bool:
@@ -128,8 +94,7 @@ def _matches(now: Snapshot, change: Change, chosen: Filter) -> bool:
     if chosen.state and now.survey.standings[change.model].value != chosen.state:
         return False
     row = now.view.rows.get(change.model, {})
-    whole = f"{change.model} {row.get('state')} {row.get('expression')}".casefold()
-    return all(word in whole for word in chosen.text.casefold().split())
+    return chosen.finds(f"{change.model} {row.get('state')} {row.get('expression')}")
 
 
 def _row(now: Snapshot, change: Change, recorded: Mapping[str, Any]) -> tuple[str, ...]:
@@ -174,15 +139,3 @@ def _gates(recorded: Mapping[str, Any]) -> str:
     if passed := recorded.get("passed"):
         return f"✓ {words.count(passed, 'gate')} passed"
     return "none"
-
-
-def _others(chosen: Filter, count: int) -> str:
-    last = -(-count // ROWS)
-    if last < 2:
-        return ""
-    links_ = []
-    for number, name in ((chosen.number - 1, "Previous"), (chosen.number + 1, "Next")):
-        if 1 <= number <= last:
-            address = f"/?{chosen.query}&page={number}" if chosen.query else f"/?page={number}"
-            links_.append(f'<li><a href="{escape(address)}">{name} models</a></li>')
-    return f'<nav aria-label="More models"><ul>{"".join(links_)}</ul></nav>'
