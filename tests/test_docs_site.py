@@ -55,6 +55,14 @@ def test_every_call_in_the_docs_is_of_a_command_and_options_that_exist(page: Pat
         assert set(used) <= known | {"--help", "--version"}, call
 
 
+def test_the_tour_is_of_the_catalog_as_it_is() -> None:
+    models = len(list((ROOT / "catalog/merges").glob("*.yaml")))
+
+    told = re.findall(r"nothing to do: (\d+) up to date", (ROOT / "README.md").read_text("utf-8"))
+
+    assert told == [str(models)] * 2
+
+
 def test_the_calls_of_a_page_are_found() -> None:
     page = "```sh\nx && registry plan --against main > a\n```\n\n    registry sync --push    # y\n"
 
