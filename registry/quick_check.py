@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import schemas
 from registry.documents import numbers
 
 Check = Callable[[Any], bool]
 Schema = Mapping[str, Any] | bool
 
+_FILE = ".schema.json"
 _SILENT = frozenset(
     ("$schema", "$id", "$defs", "title", "description", "examples", "default", "then", "else")
 )
@@ -98,11 +100,15 @@ class _Compiler:
         raise _UnknownKeyword(keyword)
 
     def _ref(self, place: str) -> Check:
-        if not place.startswith("#/"):
+        file, _, inside = place.partition("#")
+        if file and not file.endswith(_FILE):
             raise _UnknownKeyword(place)
+        if file:
+            other = _Compiler(schemas.load(file.removesuffix(_FILE)))
+            return other._ref(f"#{inside}")
         if place not in self._parts:
             part: Any = self._root
-            for name in place[2:].split("/"):
+            for name in filter(None, inside.split("/")):
                 part = part[name]
             # It may hold itself, and is known under its place only when it is made.
             self._parts[place] = lambda value: self._parts[place](value)  # noqa: PLW0108
@@ -179,13 +185,19 @@ def _type(kinds: str | list[str]) -> Check:
 
 
 def _enum(allowed: list[Any]) -> Check:
-    if not all(isinstance(one, str | bool) for one in allowed):
-        msg = "a value that is no text and no truth value"  # 1 and 1.0 are equal in JSON Schema
+    if not all(isinstance(one, str | int | None) for one in allowed):
+        msg = "a value that is not text, a whole number, a truth value or null"
         raise _UnknownKeyword(msg)
     if all(isinstance(one, str) for one in allowed):
         return lambda value: isinstance(value, str) and value in allowed
-    # Python takes true for 1.
-    return lambda value: any(type(value) is type(one) and value == one for one in allowed)
+    return lambda value: any(_is_equal(value, one) for one in allowed)
+
+
+def _is_equal(value: Any, one: Any) -> bool:
+    # In JSON Schema 1 is 1.0, and true is no number.
+    is_number = isinstance(one, int) and not isinstance(one, bool)
+    kinds = (int, float) if is_number else (type(one),)
+    return type(value) in kinds and value == one
 
 
 def _dependent(needs: Mapping[str, list[str]]) -> Check:

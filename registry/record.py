@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from registry import keys, objects
+from registry import keys, objects, schema
+from registry.cures import shown
 from registry.errors import RegistryError
+from schemas import canonical
 from schemas.expression import reference
 
 FORMAT_VERSION = 1
@@ -105,29 +107,47 @@ def folder(root: Path) -> Path:
 
 def read(path: Path) -> BuildRecord:
     """Return the record in a file; raises UnreadableRecord for what is none, OSError if absent."""
-    return parse(path.read_bytes(), path.name)
+    return parse(path.read_bytes(), path.stem)
 
 
-def parse(content: bytes, name: str) -> BuildRecord:
-    """Return the record in the bytes of a file called `name`."""
+def parse(content: bytes, model: str) -> BuildRecord:
+    """Return the record of a model in the bytes of its file; raises UnreadableRecord.
+
+    It fits its schema, and its key is that of its request: what it says was built, was.
+    """
     try:
         data = json.loads(content)
-        if data["format_version"] != FORMAT_VERSION:
-            msg = (
-                f"{name}: expected format_version {FORMAT_VERSION}, found {data['format_version']}"
-            )
-            raise UnreadableRecord(msg, "use the version of registry that wrote it, or delete it")
-        built = _part(Built, data) if "key" in data else None
-        return BuildRecord(
-            model=data["model"],
-            built=built,
-            evaluation=_optional(Evaluation, data.get("evaluation")),
-            mlflow=_optional(Logged, data.get("mlflow")),
-            rejected=_optional(Rejected, data.get("rejected")),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{name}: expected a build record, found something else ({error})"
-        raise UnreadableRecord(msg, "sync writes it anew") from error
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(model, f"expected JSON, found something else ({error})") from error
+    version = data.get("format_version") if isinstance(data, dict) else FORMAT_VERSION
+    if version != FORMAT_VERSION:
+        hint = "use the version of registry that wrote it, or delete it"
+        said = f"expected format_version {FORMAT_VERSION}, found {shown(version)}"
+        raise _unreadable(model, said, hint)
+    if departure := schema.departure(data, "build-record"):
+        raise _unreadable(model, departure)
+    if data["model"] != model:
+        raise _unreadable(model, f"model: expected {model}, found {shown(data['model'])}")
+    if "key" in data and data["key"] != (key := _key_of(data["request"])):
+        raise _unreadable(model, f"key: expected that of the request, {key}, found {data['key']}")
+    return BuildRecord(
+        model=model,
+        built=_part(Built, data) if "key" in data else None,
+        evaluation=_optional(Evaluation, data.get("evaluation")),
+        mlflow=_optional(Logged, data.get("mlflow")),
+        rejected=_optional(Rejected, data.get("rejected")),
+    )
+
+
+def _key_of(request: Mapping[str, Any]) -> str:
+    try:
+        return canonical.digest(request)
+    except (ValueError, RecursionError):
+        return "which has none"  # NaN, or nested too deeply
+
+
+def _unreadable(model: str, said: str, hint: str = "sync writes it anew") -> UnreadableRecord:
+    return UnreadableRecord(f"catalog/builds/{model}.json: {said}", hint)
 
 
 def _optional(kind: Any, data: Any) -> Any:

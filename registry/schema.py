@@ -70,6 +70,21 @@ def _findings(document: Document, kind: str) -> Iterator[Problem]:
     yield from _unusable(document)
 
 
+def departure(data: Any, name: str) -> str:
+    """Return the first thing in which what a program wrote departs from the schema called `name`.
+
+    Nothing if it does not; what people write has `validate`.
+    """
+    fits = _check(name)
+    if fits is not None and fits(data):
+        return ""
+    written = Document("", data, {})
+    for error in _validator(name).iter_errors(data):
+        for problem in _explain(written, tuple(error.absolute_path), error):
+            return f"{problem.field}: {problem.message}" if problem.field else problem.message
+    return ""
+
+
 def _package_method(data: Any) -> str:
     """Return the recipe's method if an installed package brings it, nothing otherwise."""
     recipe = data.get("recipe")
@@ -121,6 +136,11 @@ def _check(kind: str, package_method: str = "") -> quick_check.Check | None:
 @cache
 def _validator(kind: str, package_method: str = "") -> Any:
     from jsonschema import Draft202012Validator, validators
+    from referencing import Registry, Resource
+
+    def retrieve(address: str) -> Resource[Any]:
+        name = address.rpartition("/")[2].removesuffix(".schema.json")
+        return Resource.from_contents(schemas.load(name))
 
     def is_integer(_: Any, value: Any) -> bool:
         return type(value) is int  # JSON Schema would take 1.0, and Python would take true
@@ -132,7 +152,9 @@ def _validator(kind: str, package_method: str = "") -> Any:
     checker = checker.redefine("number", is_number)
     keywords = {"pattern": _check_pattern, "x-range": _check_range}
     make: Any = validators.extend  # untyped
-    return make(Draft202012Validator, keywords, type_checker=checker)(_schema(kind, package_method))
+    extended = make(Draft202012Validator, keywords, type_checker=checker)
+    others: Any = Registry
+    return extended(_schema(kind, package_method), registry=others(retrieve=retrieve))
 
 
 def _schema(kind: str, package_method: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 
 from registry import git
 from registry.service import past
+from schemas import canonical
 
 FILE = "catalog/builds/m.json"
 
@@ -21,12 +22,21 @@ def built(weight: Any) -> dict[str, Any]:
         "method": "task_arithmetic",
         "parameters": {"lambda": 1.0, "normalize": False},
         "terms": [{"input": source, "weight": weight, "parameters": {}}],
+        "compute": "float32",
     }
     base = {"kind": "base", "name": "b", "digest": "sha256:" + "0" * 64}
-    request = {"base": base, "recipe": recipe, "output": {}, "numerics": 1}
+    request = {
+        "format_version": 1,
+        "numerics": 1,
+        "base": base,
+        "recipe": recipe,
+        "output": {"form": "model", "dtype": "base", "max_shard_size": 5000},
+    }
     facts = {"versions": {}, "device_class": "cpu", "seconds": 1, "peak_bytes": 1}
-    record = {"format_version": 1, "model": "m", "key": "k", "model_digest": "sha256:x"}
-    return {**record, **facts, "request": request, "artifact": {}}
+    digest = "sha256:" + "2" * 64
+    made = {"model_digest": digest, "artifact": {"digest": digest, "files": {}}}
+    key = canonical.digest(request)
+    return {"format_version": 1, "model": "m", "key": key, "request": request, **made, **facts}
 
 
 @pytest.fixture

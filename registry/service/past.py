@@ -23,10 +23,10 @@ def history(root: Path, name: str) -> list[Data]:
     """Return the versions of a model on the branch, the newest first: its record, by commits."""
     commits = git.history(root, file_of(name), _HISTORY)
     blobs = git.read_blobs(root, (one.blob for one in commits if one.blob))
-    return [_version(one, blobs.get(one.blob or "")) for one in commits]
+    return [_version(one, blobs.get(one.blob or ""), name) for one in commits]
 
 
-def _version(commit: git.Commit, content: bytes | None) -> Data:
+def _version(commit: git.Commit, content: bytes | None, name: str) -> Data:
     data: Data = {
         "commit": commit.id,
         "at": commit.at,
@@ -37,7 +37,7 @@ def _version(commit: git.Commit, content: bytes | None) -> Data:
         "metrics": {},
         "is_removed": content is None,
     }
-    known = _parsed(content)
+    known = _parsed(content, name)
     if known and known.built:
         request = known.built.request
         data["expression"] = expression(request["base"]["name"], request["recipe"])
@@ -47,21 +47,12 @@ def _version(commit: git.Commit, content: bytes | None) -> Data:
     return data
 
 
-def _parsed(content: bytes | None) -> BuildRecord | None:
+def _parsed(content: bytes | None, name: str) -> BuildRecord | None:
     """Return a record of any age, by whomever; None if it is not all there or makes no sense."""
-    if content is None:
-        return None
     try:
-        found = record.parse(content, "a record")
-        if found.built:
-            request = found.built.request
-            expression(request["base"]["name"], request["recipe"])
-            record.compare(request, request)
-        if found.evaluation:
-            dict(found.evaluation.metrics)
-    except (UnreadableRecord, KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return None if content is None else record.parse(content, name)
+    except UnreadableRecord:
         return None
-    return found
 
 
 def difference(root: Path, name: str, old: str, new: str) -> Data | None:
@@ -90,7 +81,7 @@ def _at(root: Path, name: str, commit: str) -> BuildRecord | None:
     if file not in listed:
         return None
     blob = listed[file][1]
-    return _parsed(git.read_blobs(root, [blob])[blob])
+    return _parsed(git.read_blobs(root, [blob])[blob], name)
 
 
 def file_of(name: str) -> str:
