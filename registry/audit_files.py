@@ -14,7 +14,6 @@ from registry import chain, git, keys, record
 from registry.chain import Chain, Entry
 from registry.differences import NOTHING, Cure, Difference
 from registry.record import BuildRecord, UnreadableRecord
-from registry.request import key_of
 from registry.store import Store
 from registry.verification import Finding
 from schemas.digest import FileHash, model_digest, tree_digest
@@ -61,18 +60,16 @@ def _record(model: str, one: BuildRecord | UnreadableRecord) -> Iterator[Differe
     if isinstance(one, UnreadableRecord):
         yield Difference(model, "record", "file", "a build record", one.message)
         return
-    rows = [("model", model, one.model)]
-    if (built := one.built) is not None:
-        files = {
-            path: FileHash(file["sha256"], file["size"])
-            for path, file in built.artifact["files"].items()
-        }
-        rows += [
-            ("key", key_of(built.request), built.key),
-            ("artifact.digest", tree_digest(files), built.artifact["digest"]),
-            ("model_digest", model_digest(files), built.model_digest),
-        ]
-    for field, expected, found in rows:
+    if (built := one.built) is None:
+        return
+    files = {
+        path: FileHash(file["sha256"], file["size"])
+        for path, file in built.artifact["files"].items()
+    }
+    for field, expected, found in (
+        ("artifact.digest", tree_digest(files), built.artifact["digest"]),
+        ("model_digest", model_digest(files), built.model_digest),
+    ):
         if expected != found:
             yield Difference(model, "record", field, expected, str(found))
 
