@@ -41,8 +41,6 @@ _LIMITS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "minItems": ("array", lambda value, limit: len(value) < limit),
     "maxItems": ("array", lambda value, limit: len(value) > limit),
     "minProperties": ("object", lambda value, limit: len(value) < limit),
-    "pattern": ("string", lambda value, pattern: re.fullmatch(pattern, value) is None),
-    "required": ("object", lambda value, names: any(name not in value for name in names)),
 }
 
 
@@ -71,13 +69,22 @@ class _Compiler:
         checks = [self._keyword(keyword, schema) for keyword in schema if not _is_silent(keyword)]
         if len(checks) == 1:
             return checks[0]
-        return lambda value: all([check(value) for check in checks])  # noqa: C419  a third faster
+
+        def every(value: Any) -> bool:
+            for check in checks:  # noqa: SIM110  a third faster than all()
+                if not check(value):
+                    return False
+            return True
+
+        return every
 
     def _keyword(self, keyword: str, schema: Mapping[str, Any]) -> Check:
         if keyword in _LIMITS:
             return _limit(*_LIMITS[keyword], schema[keyword])
         makers: Mapping[str, Callable[[Any], Check]] = {
             "type": _type,
+            "pattern": _pattern,
+            "required": _required,
             "const": lambda value: _enum([value]),
             "enum": _enum,
             "$ref": self._ref,
@@ -134,7 +141,10 @@ class _Compiler:
         def check(value: Any) -> bool:
             if not isinstance(value, dict):
                 return True
-            return all(checks[name](one) for name, one in value.items() if name in checks)
+            for name, one in value.items():
+                if name in checks and not checks[name](one):
+                    return False
+            return True
 
         return check
 
@@ -147,7 +157,8 @@ class _Compiler:
         def check(value: Any) -> bool:
             if not isinstance(value, dict):
                 return True
-            return all(one_more(value[name]) for name in value.keys() - known)
+            more = value.keys() - known
+            return not more or all(one_more(value[name]) for name in more)
 
         return check
 
@@ -175,6 +186,16 @@ def _is_silent(keyword: str) -> bool:
 def _limit(kind: str, fails: Callable[[Any, Any], bool], limit: Any) -> Check:
     is_kind = _TYPES[kind]
     return lambda value: not (is_kind(value) and fails(value, limit))
+
+
+def _pattern(pattern: str) -> Check:
+    match = re.compile(pattern).fullmatch
+    return lambda value: not isinstance(value, str) or match(value) is not None
+
+
+def _required(names: list[str]) -> Check:
+    wanted = frozenset(names)
+    return lambda value: not isinstance(value, dict) or wanted <= value.keys()
 
 
 def _type(kinds: str | list[str]) -> Check:
