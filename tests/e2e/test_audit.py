@@ -205,6 +205,24 @@ def test_by_a_record_that_was_edited_nothing_is_repaired(
     assert everything(synced) == before
 
 
+def test_a_record_that_was_edited_is_believed_by_no_command(synced: Repository) -> None:
+    path = synced.root / "catalog/builds/both-skills.json"
+    before = path.read_text("utf-8")
+    path.write_text(before.replace('"weight": 0.8', '"weight": 0.9'), "utf-8")
+
+    (change,) = json.loads(synced.run("plan", "--format", "json", "both-skills").out)["changes"]
+    lineage = synced.run("lineage", "both-skills")
+
+    assert [one["kind"] for one in change["reasons"]] == ["record-unreadable"]
+    said = f"{path.relative_to(synced.root)}: key: expected that of the request, sha256:"
+    assert change["reasons"][0]["new"].startswith(said)
+    assert "both-skills: its record cannot be read" in lineage.out + lineage.err
+    assert "0.9" not in lineage.out
+    synced.run("sync", "both-skills")
+    assert json.loads(path.read_text("utf-8"))["request"] == json.loads(before)["request"]
+    assert synced.run("plan", "both-skills", "--detailed-exitcode").code == 0
+
+
 def test_altered_files_pointers_and_provenance_are_named(synced: Repository) -> None:
     folder = synced.root / "catalog/builds"
     record = json.loads((folder / "average.json").read_text())
