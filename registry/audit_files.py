@@ -58,7 +58,7 @@ def compare_pointers(root: Path, store: Store, recorded: Records) -> Iterator[Di
 
 def _record(model: str, one: BuildRecord | UnreadableRecord) -> Iterator[Difference]:
     if isinstance(one, UnreadableRecord):
-        yield Difference(model, "record", "file", "a build record", one.message)
+        yield Difference(model, "record", one.field, one.expected, one.found)
         return
     if (built := one.built) is None:
         return

@@ -130,10 +130,9 @@ def _holders(graph: Graph) -> Counter[IngredientId]:
     # Parts come before wholes and edges stand with their whole, so one pass is enough.
     for edge in graph.edges:
         held[edge.whole] |= {edge.part.id, *held[edge.part]}
-    pairs = {
-        (one, whole.name) for whole, all_ in held.items() if not whole.is_older for one in all_
-    }
-    return Counter(one for one, _ in pairs)
+    models = [whole for whole in graph.nodes if not whole.is_older]
+    pairs = {(part, model.name) for model in models for part in held[model]}
+    return Counter(part for part, _ in pairs)
 
 
 def impact(node: Node, world: World) -> Impact:

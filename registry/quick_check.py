@@ -71,7 +71,7 @@ class _Compiler:
             return checks[0]
 
         def every(value: Any) -> bool:
-            for check in checks:  # noqa: SIM110  a third faster than all()
+            for check in checks:  # noqa: SIM110  all() makes a generator each time
                 if not check(value):
                     return False
             return True

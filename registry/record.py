@@ -15,7 +15,7 @@ from typing import Any
 from registry import keys, objects, schema
 from registry.cures import shown
 from registry.errors import RegistryError
-from schemas import canonical
+from registry.request import key_of
 from schemas.expression import reference
 
 FORMAT_VERSION = 1
@@ -97,7 +97,18 @@ class BuildRecord:
 
 
 class UnreadableRecord(RegistryError):
-    """A record file is not one of ours, or of a format that this version does not know."""
+    """A record file is not one of ours, contradicts itself, or has a format that we do not know.
+
+    `field` is `file`, or the one that contradicts, with what it should hold and holds.
+    """
+
+    field = "file"
+    expected = "a build record"
+
+    def __init__(self, message: str, hint: str = "sync writes it anew") -> None:
+        """Take the message, which is also what was found, and how to cure it."""
+        super().__init__(message, hint)
+        self.found = message
 
 
 def folder(root: Path) -> Path:
@@ -127,9 +138,9 @@ def parse(content: bytes, model: str) -> BuildRecord:
     if departure := schema.departure(data, "build-record"):
         raise _unreadable(model, departure)
     if data["model"] != model:
-        raise _unreadable(model, f"model: expected {model}, found {shown(data['model'])}")
+        raise _contradicting(model, "model", model, data["model"])
     if "key" in data and data["key"] != (key := _key_of(data["request"])):
-        raise _unreadable(model, f"key: expected that of the request, {key}, found {data['key']}")
+        raise _contradicting(model, "key", key, data["key"])
     return BuildRecord(
         model=model,
         built=_part(Built, data) if "key" in data else None,
@@ -141,13 +152,20 @@ def parse(content: bytes, model: str) -> BuildRecord:
 
 def _key_of(request: Mapping[str, Any]) -> str:
     try:
-        return canonical.digest(request)
+        return key_of(request)
     except (ValueError, RecursionError):
-        return "which has none"  # NaN, or nested too deeply
+        return "none: the request has no canonical form"  # NaN, or nested too deeply
 
 
-def _unreadable(model: str, said: str, hint: str = "sync writes it anew") -> UnreadableRecord:
-    return UnreadableRecord(f"catalog/builds/{model}.json: {said}", hint)
+def _unreadable(model: str, said: str, *hint: str) -> UnreadableRecord:
+    return UnreadableRecord(f"catalog/builds/{model}.json: {said}", *hint)
+
+
+def _contradicting(model: str, name: str, expected: str, found: str) -> UnreadableRecord:
+    of = {"model": "of the file's name", "key": "of the request"}[name]
+    error = _unreadable(model, f"{name}: expected that {of}, {expected}, found {found}")
+    error.field, error.expected, error.found = name, expected, found
+    return error
 
 
 def _optional(kind: Any, data: Any) -> Any:

@@ -153,7 +153,7 @@ def _validator(kind: str, package_method: str = "") -> Any:
     keywords = {"pattern": _check_pattern, "x-range": _check_range}
     make: Any = validators.extend  # untyped
     extended = make(Draft202012Validator, keywords, type_checker=checker)
-    others: Any = Registry
+    others: Any = Registry  # untyped
     return extended(_schema(kind, package_method), registry=others(retrieve=retrieve))
 
 

@@ -164,7 +164,7 @@ def test_what_is_no_record_is_told_and_loses_nothing(tmp_path: Path, content: by
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (("model",), "other", 'model: expected m, found "other"'),
+        (("model",), "other", "model: expected that of the file's name, m, found other"),
         (("model",), 7, "model: "),
         (("request",), {}, "request.format_version: "),
         (("request", "base"), "x", "request.base: "),

@@ -25,16 +25,15 @@ Data = dict[str, Any]
 def everything(root: Path) -> Data:
     """Return every base, adapter and checkpoint with the number of models that contain it."""
     asked = _Asked(open_session(root))
-    known = asked.catalog.ingredients
-    rows = [
-        {
-            **lineage_report.node_data(one.node),
-            "description": known[one.node.id].description if one.node.id in known else "",
-            "license": known[one.node.id].license if one.node.id in known else "",
+    rows = []
+    for one in impacts.spread(asked.world, ancestry.given(asked.catalog)):
+        known = asked.catalog.ingredients.get(one.node.id)
+        about = {
+            "description": known.description if known else "",
+            "license": known.license if known else "",
             "models": {"live": one.live, "declared": one.declared},
         }
-        for one in impacts.spread(asked.world, ancestry.given(asked.catalog))
-    ]
+        rows.append(lineage_report.node_data(one.node) | about)
     told = impact_report.as_data((), asked.unknown)
     return {**told, "ingredients": rows, "notes": [*impact_report.unknown_text(asked.unknown)]}
 

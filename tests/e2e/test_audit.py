@@ -182,8 +182,10 @@ def test_a_version_put_in_place_of_ours_is_told_by_what_it_names(synced: Reposit
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
-        ('"weight": 1.0', '"weight": 1.5', "file"),
+        ('"weight": 1.0', '"weight": 1.5', "key"),
         ('"size": ', '"size": 1', "artifact.digest"),
+        ('"sha256": "', '"sha256": "0', "file"),
+        ('"model": "trimmed"', '"model": "average"', "model"),
         ('"model_digest": "sha256:', '"model_digest": "sha256:0', "file"),
         ('"files":', '"file":', "file"),
         ('"format_version": 1', '"format_version": 7', "file"),

@@ -79,8 +79,7 @@ def _models(told: Mapping[str, Any]) -> Iterator[str]:
         yield page.table("Models that contain it", _HEAD, list(_rows(told)))
     else:
         yield page.text("It is in no model.")
-    for line in told["unknown"]:
-        yield page.text(f"Not known: {words.sentence(line)}")
+    yield parts.unknown(told["unknown"])
 
 
 def _rows(told: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

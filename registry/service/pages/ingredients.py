@@ -28,7 +28,7 @@ def whole(now: Snapshot, chosen: Filter, told: Mapping[str, Any]) -> str:
         [
             filtered.form(chosen, ADDRESS, "Ingredients", asked),
             filtered.table(chosen, ADDRESS, "ingredient", _HEAD, found, _row, len(everything)),
-            *(page.text(f"Not known: {words.sentence(line)}") for line in told["notes"]),
+            parts.unknown(told["notes"]),
         ],
         section=ADDRESS,
     )

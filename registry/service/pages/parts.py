@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from registry import spec
+from registry import page, spec
 from registry.graph_picture import signed
 from registry.lineage_report import sign_word
 from registry.report import factor_text
-from registry.service.pages import frame
+from registry.service.pages import frame, words
 
 
 def label(one: Mapping[str, Any]) -> str:
     """Return how texts name a part: `adapter sql@1`."""
     return spec.label(one["kind"], one["name"], one.get("version"))
+
+
+def unknown(lines: Iterable[str]) -> str:
+    """Return what cannot be told of live models, a paragraph each."""
+    return "".join(page.text(f"Not known: {words.sentence(line)}") for line in lines)
 
 
 def revoked(one: Mapping[str, Any]) -> str:
